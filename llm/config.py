@@ -1,0 +1,423 @@
+"""From a command line to checked objects: compose, check, build, and say mistakes in one line.
+
+This is the only module, with the sweeper, that knows Hydra. It imports nothing heavy: composing,
+help, Tab completion and a misspelt key must not wait for torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from llm.types import ConfigError, NotReproduced
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONF = REPOSITORY / "conf"
+
+CONFIG_VERSION = 1
+ENTRY_KEYS = (
+    "name",
+    "run_dir",
+    "seed",
+    "reproduce",
+    "allow_drift",
+    "restore_code",
+    "retry_failed",
+    "tracker",
+    "allow_targets",
+    "config_version",
+)
+"""Keys every task accepts; the launcher uses them and strips them before the task is called."""
+
+ALLOWED_TARGETS = ("llm.", "torch.nn.", "torch.optim.", "fairscale.optim.", "fairscale.nn.")
+"""Prefixes of what a config may call: a saved config is somebody's file, and may not name `os.system`."""
+
+LITERAL_KEYS = frozenset({"prompt", "system"})
+PATH_KEYS = frozenset(
+    {
+        "path",
+        "checkpoint",
+        "reproduce",
+        "resume",
+        "run_dir",
+        "output",
+        "source",
+        "train",
+        "validation",
+        "artifacts",
+    }
+)
+PLAIN = re.compile(r"[\w./+@-]*\Z")
+
+
+# ----------------------------------------------------------------------------- the command line
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """What Hydra knows of this job beside its config."""
+
+    choices: Mapping[str, Any]
+    overrides: Sequence[str]
+    hydra: Mapping[str, Any]
+    multirun: bool
+
+
+def quote(value: str) -> str:
+    """`value` as a Hydra-quoted string that composes back to exactly `value`.
+
+    Hydra reads a backslash as an escape only in front of a quote; OmegaConf only in front of ``${``.
+    """
+    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
+    value = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+    return "'" + re.sub(r"(\\+)\Z", lambda m: m[1] * 2, value) + "'"
+
+
+def prepare(arguments: Sequence[str]) -> list[str]:
+    """The user's arguments in the form Hydra needs: prompts and paths quoted, flags first, sweeps as such."""
+    flags, overrides, takes_value = [], [], False
+    for argument in arguments:
+        if argument.startswith("-") or takes_value:
+            takes_value = argument in {"--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp",
+                                       "--package", "-p", "--cfg", "-c", "--info", "-i"}  # fmt: skip
+            flags.append(argument)
+        else:
+            overrides.append(argument)
+    chooses_sweep = any(re.match(r"\+?sweeps=(?!null\b)", o) for o in overrides)
+    if chooses_sweep and not {"-m", "--multirun"} & set(flags) and _runs(flags):
+        flags.append("--multirun")
+    sweeping = bool({"-m", "--multirun"} & set(flags))
+    return [*flags, *(_quote_where_needed(o, sweeping) for o in overrides)]
+
+
+def _runs(flags: Sequence[str]) -> bool:
+    asks = (
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--cfg",
+        "-c",
+        "--info",
+        "-i",
+        "--shell-completion",
+        "-sc",
+        "--version",
+    )
+    return not any(flag.split("=")[0] in asks for flag in flags)
+
+
+def _quote_where_needed(override: str, sweeping: bool) -> str:
+    key, equals, value = override.partition("=")
+    leaf = key.rpartition(".")[2].lstrip("+")
+    if not equals:
+        return override
+    if leaf in LITERAL_KEYS:
+        return f"{key}={quote(value)}"
+    if PLAIN.match(value):
+        return override
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}={quote(value)}"
+    if (
+        leaf in PATH_KEYS
+        and not sweeping
+        and (parsed.is_sweep_override() or not isinstance(parsed.value(), str))
+    ):
+        return f"{key}={quote(value)}"
+    return override
+
+
+def cli(launch: str) -> int:
+    """Runs the command line with `launch` ("module:function") as the task runner; returns the exit code.
+
+    0 done; 1 failed while running; 2 the user's mistake; 3 `reproduce=` did not reproduce; 130 Ctrl-C.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing and exiting 1
+    codes: list[int] = []
+    sys.argv[1:] = prepare(sys.argv[1:])
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def main(config: DictConfig) -> float | None:
+        if not wants_traceback:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        module, _, function = launch.partition(":")
+        try:
+            result: float | None = getattr(importlib.import_module(module), function)(config, _invocation())
+            return result
+        except Exception as error:
+            codes.append(report(error, wants_traceback, config))
+            return None
+
+    try:
+        main()
+    except KeyboardInterrupt:
+        codes.append(130)
+    except Exception as error:
+        codes.append(report(error, wants_traceback, None))
+    return max(codes, default=0)
+
+
+def _invocation() -> Invocation:
+    config = HydraConfig.get()
+    container = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(container, dict)
+    return Invocation(
+        choices=dict(config.runtime.choices),
+        overrides=list(config.overrides.task),
+        hydra={"hydra": container},
+        multirun=config.mode is not None and config.mode.name == "MULTIRUN",
+    )
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config that ``python main.py OVERRIDES`` would run, composed but not yet checked or built.
+
+    Raises:
+        ConfigError: an override names no such key or option, or does not parse.
+    """
+    prepared = [o for o in prepare(list(overrides)) if not o.startswith("-")]
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose("config", prepared)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise explain(error, prepared) from error
+
+
+# ----------------------------------------------------------------------------- mistakes
+
+
+def report(error: BaseException, wants_traceback: bool, config: DictConfig | None) -> int:
+    """Prints `error` as the contract says and returns its exit code."""
+    mistakes = mistakes_in(error)
+    if mistakes:
+        if wants_traceback:
+            import traceback
+
+            traceback.print_exception(error)
+        for mistake in mistakes:
+            line = str(locate(mistake, config)).strip().replace("\n", "; ")
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    if isinstance(error, NotReproduced):
+        print(f"not reproduced: {error}", file=sys.stderr)
+        return 3
+    import traceback
+
+    traceback.print_exception(error)
+    return 1
+
+
+def mistakes_in(error: BaseException) -> list[ConfigError]:
+    """The user's mistakes behind an exception; none when it is a fault of the program or the machine."""
+    if isinstance(error, ExceptionGroup):
+        return [mistake for one in error.exceptions for mistake in mistakes_in(one)]
+    seen: BaseException | None = error
+    while seen is not None:  # Hydra wraps what a constructor raises
+        if isinstance(seen, ConfigError):
+            return [seen]
+        seen = seen.__cause__
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return [explain(error, sys.argv[1:])]
+    return []
+
+
+def locate(mistake: ConfigError, config: DictConfig | None) -> ConfigError:
+    """The same mistake under its full config path, found by parameter name and value."""
+    if config is None or not mistake.key or OmegaConf.select(config, mistake.key, default=None) is not None:
+        return mistake
+    for path, value in leaves(config):
+        if path.rpartition(".")[2] == mistake.key and str(value) == str(mistake.value):
+            return ConfigError(path, mistake.value, mistake.mend)
+    return mistake
+
+
+def leaves(config: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value of a config with its dotted path; interpolated containers are not entered twice."""
+    keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
+    for key in keys:
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if OmegaConf.is_missing(config, key):
+            continue
+        try:
+            value = config[key]
+        except OmegaConfBaseException:
+            continue
+        if isinstance(value, (DictConfig, ListConfig)):
+            if not OmegaConf.is_interpolation(config, key):
+                yield from leaves(value, path)
+        else:
+            yield path, value
+
+
+def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
+    """Hydra's and OmegaConf's many-line errors as one line with the path, the value and the mend."""
+    text = " ".join(str(error).split())
+    text = text.partition(" Config search path:")[0]
+    if match := re.search(r"Could not find '([^']+)' Available options in '([^']+)': (.*)", text):
+        group, _, option = match[1].rpartition("/")
+        options = match[3].split()
+        return ConfigError(
+            group, option, f"no such option{nearest(option, options)}; available: {', '.join(options)}"
+        )
+    if match := re.search(r"(?:Could not override|Could not delete from config\.?) '?([\w.@/]+)'?", text):
+        key = match[1]
+        given = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(key + "=")), "")
+        return ConfigError(key, given, f"no such key{nearest(key, _known_keys(overrides))}")
+    if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
+        return ConfigError(match[1], match[2], "names a config file that does not exist")
+    if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
+        group, _, option = match[1].rpartition("/")
+        return ConfigError(group, option, "no such option")
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*?)' 1\.", text):
+        return ConfigError(match[1], match[2], "several values are a sweep: add -m, or write a list as [a,b]")
+    if match := re.search(r"Value '(.*?)'.* could not be converted to (\w+).*full_key: ([\w.\[\]]+)", text):
+        return ConfigError(match[3], match[1], f"must be {match[2].lower()}")
+    key_match = re.search(r"full_key: ([\w.\[\]]+)", text)
+    return ConfigError(key_match[1] if key_match else "", "", text)
+
+
+def _known_keys(overrides: Sequence[str]) -> list[str]:
+    groups = [o for o in overrides if re.match(r"(task|experiments|sweeps)=[\w/]+\Z", o)]
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = hydra.compose("config", groups)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return []
+    paths = {path for path, _ in leaves(config)} | set(OmegaConf.missing_keys(config))
+    return sorted({".".join(p.split(".")[:n]) for p in paths for n in range(1, p.count(".") + 2)})
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """``; did you mean X?`` when something known is close to `word`, else nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not close:  # the right leaf under a wrong or missing parent
+        leaf = word.rpartition(".")[2]
+        close = [k for k in known if k.rpartition(".")[2] == leaf][:1]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# ----------------------------------------------------------------------------- building
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix and key else prefix or key
+
+
+_extra_targets: list[str] = []
+
+
+def allow_targets(prefixes: Sequence[str]) -> None:
+    """Lets configs of this process call more: only ever from the command line, never from a saved file."""
+    _extra_targets.extend(prefixes)
+
+
+def allowed_targets() -> tuple[str, ...]:
+    """The prefixes a `_target_` may start with."""
+    return (*ALLOWED_TARGETS, *_extra_targets)
+
+
+def build(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
+    """Instantiates a config node and all below it, refusing targets that are not allowed.
+
+    Raises:
+        ConfigError: a target is not allowed, or a component refuses one of its values.
+    """
+    node = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    plain = OmegaConf.to_container(node, resolve=True)
+    for path, target in _targets(plain):
+        if not str(target).startswith(allowed_targets()):
+            raise ConfigError(_join(path, "_target_"), target, refusal())
+    try:
+        return hydra.utils.instantiate(plain, _convert_="all", **arguments)
+    except HydraException as error:
+        mistakes = mistakes_in(error)
+        if mistakes and isinstance(error.__cause__, Exception):
+            raise mistakes[0] from error
+        raise
+
+
+def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield path, node["_target_"]
+        for key, value in node.items():
+            yield from _targets(value, _join(path, str(key)))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _targets(value, _join(path, str(index)))
+
+
+def describe(component: Any) -> Any:
+    """The config from which `build` makes `component` again: partials by target, plain values as they are.
+
+    Raises:
+        TypeError: something in it is neither, so it cannot be written down.
+    """
+    if isinstance(component, functools.partial):
+        target = f"{component.func.__module__}.{component.func.__qualname__}"
+        return {
+            "_target_": target,
+            "_partial_": True,
+            **{k: describe(v) for k, v in component.keywords.items()},
+        }
+    if isinstance(component, Mapping):
+        return {str(key): describe(value) for key, value in component.items()}
+    if isinstance(component, (list, tuple)):
+        return [describe(value) for value in component]
+    if component is None or isinstance(component, (str, int, float, bool)):
+        return component
+    raise TypeError(f"{component!r} cannot be written into a config")
+
+
+def refusal() -> str:
+    """Why a target is refused, and the way out."""
+    return (
+        f"may not be called from a config; allowed: {', '.join(p + '*' for p in allowed_targets())}; "
+        "add allow_targets=[PREFIX] on the command line if you trust it"
+    )
+
+
+# ----------------------------------------------------------------------------- saved configs
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """The config with every interpolation replaced by its value, as plain containers."""
+    container = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``{n: function}``: brings a config of version n to version n + 1 (a renamed key is moved)."""
+
+
+def migrate(config: dict[str, Any]) -> dict[str, Any]:
+    """Brings an older saved config to `CONFIG_VERSION`, one version at a time."""
+    version = config.get("config_version", CONFIG_VERSION)
+    if not isinstance(version, int) or version > CONFIG_VERSION:
+        raise ConfigError(
+            "config_version", version, f"this checkout knows versions up to {CONFIG_VERSION}: update it"
+        )
+    while version < CONFIG_VERSION:
+        config = MIGRATIONS[version](config)
+        version += 1
+    return {**config, "config_version": CONFIG_VERSION}

@@ -1,0 +1,139 @@
+"""A grid sweep whose trials are known by what they are, not by when they ran.
+
+A trial's folder is the fingerprint of its resolved config, so a rerun finds what is finished, and
+two ways of writing the same cell are one trial. Cells that cannot be built are refused before the
+first one starts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from llm.config import CONF, ENTRY_KEYS, Invocation, mistakes_in, resolved
+
+
+class ContentSweeper(BasicSweeper):
+    """Hydra's basic grid, with trials named by content and a ranked table at the end.
+
+    Args:
+        max_batch_size: Trials handed to the launcher at a time; None for all.
+        params: The search space: config key to comma-separated values.
+        metric: The final metric that ranks the trials.
+        direction: Whether less or more of it is better.
+        report: Dotted path of `write(sweep_dir, trials, metric, direction)`.
+    """
+
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None = None,
+        metric: str = "val_loss",
+        direction: str = "minimize",
+        report: str | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.metric, self.direction, self.report = metric, direction, report
+        self.directory = Path()
+        self.trials: list[dict[str, Any]] = []
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs every possible cell that is not yet done, then ranks all of them."""
+        assert self.config is not None
+        choices = self.config.hydra.runtime.choices
+        self.directory = sweep_directory(Invocation(choices, [], {}, True), self.config)
+        with open_dict(self.config):
+            self.config.hydra.sweep.dir = str(self.directory)
+        try:
+            return super().sweep(arguments)
+        finally:
+            self._rank()
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """The next cells, less those that cannot be built and those that say the same as another."""
+        cells, launched, refused = super().get_job_batch(), [], 0
+        for overrides in cells:
+            config = self._compose(overrides)
+            trial = self._trial(list(overrides), config)
+            if any(trial["directory"] == known["directory"] for known in self.trials):
+                continue
+            self.trials.append(trial)
+            if trial["status"] == "impossible":
+                refused += 1
+                print(f"refused {' '.join(self._varied(overrides))}: {trial['reason']}", file=sys.stderr)
+            else:
+                launched.append(overrides)
+        print(
+            f"sweep {self.directory}: {len(launched)} trials, {refused} impossible cells refused",
+            file=sys.stderr,
+        )
+        return launched
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Nothing more to do: `get_job_batch` has composed and checked every cell."""
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        assert self.hydra_context is not None
+        assert self.config is not None
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            del config["hydra"]
+        return config
+
+    def _trial(self, overrides: list[str], config: DictConfig) -> dict[str, Any]:
+        from llm.checking import check  # imports what the config names: not while Hydra looks for plugins
+        from llm.runs.directory import fingerprint
+
+        status, reason = "todo", ""
+        task = OmegaConf.masked_copy(config, [key for key in config if key not in ENTRY_KEYS])
+        try:
+            check(task)
+        except ExceptionGroup as error:
+            status, reason = "impossible", "; ".join(str(one) for one in mistakes_in(error))
+        directory = self.directory / fingerprint(resolved(config))[:12]
+        return {
+            "overrides": self._varied(overrides),
+            "directory": directory,
+            "status": status,
+            "reason": reason,
+            "objective": None,
+        }
+
+    def _varied(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides that differ between trials."""
+        return [o for o in overrides if not o.startswith(("hydra.", "sweeps="))]
+
+    def _rank(self) -> None:
+        from llm.checking import find
+        from llm.runs.directory import read
+
+        for trial in self.trials:
+            if trial["status"] != "impossible" and (trial["directory"] / "config.yaml").is_file():
+                record = read(trial["directory"])
+                trial["status"] = record.status
+                trial["objective"] = record.result.get("metrics", {}).get(self.metric)
+        if self.report and self.trials:
+            find(self.report)(self.directory, self.trials, self.metric, self.direction)
+
+
+def cells(choice: str) -> list[list[str]]:
+    """The overrides of every cell of a grid preset, such as ``sweeps=depth_heads_width``."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        params = hydra.compose("config", [choice], return_hydra_config=True).hydra.sweeper.params or {}
+        overrides = OverridesParser.create().parse_overrides(
+            [f"{key}={value}" for key, value in params.items()]
+        )
+    return [cell for batch in BasicSweeper.split_arguments(overrides, None) for cell in batch]
+
+
+def sweep_directory(invocation: Invocation, config: DictConfig) -> Path:
+    """`runs/sweeps/<sweep>`: the preset's name, or the run's own for a sweep typed on the command line."""
+    choice = invocation.choices.get("sweeps")
+    return Path("runs") / "sweeps" / str(choice or config.get("name") or "command_line")

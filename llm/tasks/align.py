@@ -1,0 +1,71 @@
+"""task=align: teach a trained model by conversations (SFT) or by rankings (DPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from llm.models.accounting import count_parameters
+from llm.runs.run import Run
+from llm.training.trainer import Trainer
+from llm.types import Algorithm, Callback, Tokenizer, TrainingData
+
+VERSION = 1
+
+
+def align(
+    *,
+    run: Run,
+    model: Callable[[], tuple[nn.Module, Tokenizer, Mapping[str, Any]]],
+    data: TrainingData,
+    alignment: Algorithm,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    schedule: Callable[[int, int], float],
+    trainer: Trainer,
+    precision: Any,
+    parallelism: Any,
+    checkpoint: Any,
+    callbacks: Mapping[str, Callback] | None = None,
+    resume: str | None = None,
+) -> float:
+    """Trains an already trained `model` with an alignment algorithm.
+
+    Args:
+        run: Where records and checkpoints go.
+        model: Loads the model to start from, with its tokenizer.
+        data: Conversations or preferences, as the algorithm needs.
+        alignment: The algorithm: its loss, and what it keeps of the initial model.
+        optimizer: Makes the optimizer from named parameters.
+        schedule: Learning-rate multiplier from (step, total steps).
+        trainer: The training loop.
+        precision: The number format of the forward pass.
+        parallelism: How the work is split over processes.
+        checkpoint: When checkpoints are written and which are kept.
+        callbacks: Called after each optimizer step.
+        resume: A run to go on from; the launcher has already taken its config and directory.
+
+    Returns:
+        The final validation loss of the algorithm.
+    """
+    policy, tokenizer, info = model()
+    splits = data.load(lambda _: tokenizer, run.directory / "data")
+    n_params = count_parameters(policy)
+    run.say(f"{n_params:,} parameters from step {info['step']}; {len(splits.train):,} training examples")
+    result = trainer.fit(
+        run=run,
+        algorithm=alignment,
+        model=policy,
+        splits=splits,
+        optimizer=optimizer,
+        schedule=schedule,
+        parallelism=parallelism,
+        precision=precision,
+        checkpoint=checkpoint,
+        callbacks=list((callbacks or {}).values()),
+        resume_from=run.directory if resume else None,
+    )
+    run.summary.update(n_params=n_params)
+    return result.val_loss

@@ -1,0 +1,85 @@
+"""From a composed config to a recorded run: what a launch, a resume, a trial and a reproduction share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from llm import runtime
+from llm.checking import check
+from llm.config import ENTRY_KEYS, Invocation, build, resolved
+from llm.runs import directory
+from llm.runs.session import session
+from llm.sweeping.content import sweep_directory
+
+
+class Outcome(NamedTuple):
+    """Where a run's record lies, and what its task returned."""
+
+    directory: Path
+    objective: float | None
+
+
+def task_of(config: DictConfig) -> DictConfig:
+    """The keyword arguments of the task: the config less the entry keys."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in ENTRY_KEYS])
+
+
+def run_name(config: DictConfig, invocation: Invocation) -> str:
+    """`runs/<name>`: what the user says, else the preset, else the task (``quickstart`` for the default)."""
+    choices = invocation.choices
+    task = "quickstart" if choices.get("task") == "lifecycle" else choices.get("task")
+    return str(config.get("name") or choices.get("experiments") or task)
+
+
+def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None = None) -> Outcome:
+    """Checks a config, runs its task inside a recorded session, and says where the record lies.
+
+    Args:
+        config: A composed config with its entry keys.
+        invocation: What Hydra knows of it.
+        resume: The earlier run to go on with in its own directory.
+    """
+    task = task_of(config)
+    check(task)
+    container = {**resolved(config), "name": run_name(config, invocation)}
+    composed = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(composed, dict)
+    runtime.seed_everything(config.seed)
+    with session(
+        container,
+        overrides=invocation.overrides,
+        hydra=invocation.hydra["hydra"],
+        composed={str(key): value for key, value in composed.items()},
+        tracker=build(config.tracker) if config.get("tracker") else None,
+        group=sweep_directory(invocation, config).name if invocation.multirun else None,
+        resume=resume,
+    ) as run:
+        objective = build(task, run=run)
+        run.summary.setdefault("objective", objective)
+    run.say(f"recorded in {run.directory}")
+    return Outcome(run.directory, objective)
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Config paths whose values differ, less those that cannot matter: (path, saved, now)."""
+    before, after = _flat(saved), _flat(now)
+    return [
+        (key, before.get(key, "absent"), after.get(key, "absent"))
+        for key in sorted({*before, *after})
+        if before.get(key, "absent") != after.get(key, "absent")
+        and key.partition(".")[0] not in directory.IMMATERIAL | {"config_version", "allow_targets"}
+    ]
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            k: v for key, one in value.items() for k, v in _flat(one, f"{path}.{key}".lstrip(".")).items()
+        }
+    if isinstance(value, (list, tuple)) and value:
+        return {k: v for i, one in enumerate(value) for k, v in _flat(one, f"{path}.{i}").items()}
+    return {path: value}

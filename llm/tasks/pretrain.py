@@ -1,0 +1,83 @@
+"""task=pretrain: next-token training of a fresh model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from llm.models.accounting import count_parameters
+from llm.runs.run import Run
+from llm.training.losses import NextToken
+from llm.training.trainer import Trainer
+from llm.types import Callback, ConfigError, Tokenizer, TrainingData
+
+VERSION = 1
+
+
+def pretrain(
+    *,
+    run: Run,
+    data: TrainingData,
+    tokenizer: Callable[[Iterable[str]], Tokenizer] | None,
+    model: Callable[..., nn.Module],
+    optimizer: Callable[..., torch.optim.Optimizer],
+    schedule: Callable[[int, int], float],
+    trainer: Trainer,
+    precision: Any,
+    parallelism: Any,
+    checkpoint: Any,
+    callbacks: Mapping[str, Callback] | None = None,
+    published: Mapping[str, Any] | None = None,
+    resume: str | None = None,
+) -> float:
+    """Trains `model` on `data` from its initialisation.
+
+    Args:
+        run: Where records and checkpoints go.
+        data: Loads the training and validation sequences.
+        tokenizer: Makes a tokenizer from texts; None when the data brings its own.
+        model: Makes the model, given its vocabulary size and longest sequence.
+        optimizer: Makes the optimizer from named parameters.
+        schedule: Learning-rate multiplier from (step, total steps).
+        trainer: The training loop.
+        precision: The number format of the forward pass.
+        parallelism: How the work is split over processes.
+        checkpoint: When checkpoints are written and which are kept.
+        callbacks: Called after each optimizer step.
+        published: A result of the same recipe elsewhere, set beside ours in the report.
+        resume: A run to go on from; the launcher has already taken its config and directory.
+
+    Returns:
+        The final validation loss in nats per token.
+    """
+
+    def make_tokenizer(texts: Iterable[str]) -> Tokenizer:
+        if tokenizer is None:
+            raise ConfigError(
+                "tokenizer", None, "this data brings no tokenizer of its own: choose one, as tokenizer=bpe"
+            )
+        return tokenizer(texts)
+
+    splits = data.load(make_tokenizer, run.directory / "data")
+    fresh = model(vocab_size=splits.tokenizer.vocab_size, max_seq_len=data.seq_len)
+    fresh.init_weights(torch.Generator().manual_seed(run.seed))  # type: ignore[operator]
+    n_params = count_parameters(fresh)
+    run.say(f"{n_params:,} parameters, {len(splits.train):,} training sequences of {data.seq_len} tokens")
+    result = trainer.fit(
+        run=run,
+        algorithm=NextToken(),
+        model=fresh,
+        splits=splits,
+        optimizer=optimizer,
+        schedule=schedule,
+        parallelism=parallelism,
+        precision=precision,
+        checkpoint=checkpoint,
+        callbacks=list((callbacks or {}).values()),
+        resume_from=run.directory if resume else None,
+    )
+    run.summary.update(n_params=n_params, **({"published": dict(published)} if published else {}))
+    return result.val_loss

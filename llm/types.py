@@ -1,0 +1,229 @@
+"""The words every room shares: records, batches, and the shapes of what a config can plug in.
+
+This module sits on the ground floor and imports no torch at run time, so that composing a config,
+printing help or reporting a user's mistake costs a fraction of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from jaxtyping import Bool, Int
+    from torch import Tensor, nn
+
+IGNORE = -100
+"""Target id that carries no loss (torch's ``ignore_index``)."""
+
+
+class ConfigError(ValueError):
+    """A user's mistake: one line that names the config key, the value and the mend; exit code 2.
+
+    A component raises it with the name of its own parameter; the entry point turns that into the
+    full config path (``n_heads`` becomes ``model.n_heads``).
+    """
+
+    def __init__(self, key: str, value: object, mend: str) -> None:
+        self.key, self.value, self.mend = key, value, mend
+        super().__init__(key, value, mend)
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}: {self.mend}" if self.key else self.mend
+
+
+class NotReproduced(Exception):
+    """``reproduce=`` ran to its end and the result differs from the saved run; exit code 3."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus, before it becomes tokens."""
+
+    id: str
+    text: str
+    source: str
+    domain: str = ""
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Conversation = tuple[Message, ...]
+"""Turns in order; a prompt is a conversation that ends with the user's turn."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One human (or derived) ranking: two completions of the same prompt."""
+
+    prompt: Conversation
+    chosen: str
+    rejected: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Token ids a model reads and the ids it should predict.
+
+    tokens: ids. targets: the next id at each place, ``IGNORE`` where there is no loss; empty rows of
+    ``IGNORE`` for generation. positions: places in the sequence, ``arange(T)`` when None. padding:
+    True where a token may be attended to, None when all may (left-padded generation).
+    A preference batch stacks rows: the first half chosen, the second half rejected, in the same order.
+    """
+
+    tokens: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"] | None = None
+    positions: Int[Tensor, "B T"] | None = None
+    padding: Bool[Tensor, "B S"] | None = None
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`, copied without waiting where the device allows."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        return replace(self, **moved)
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. `eos_id` ends a document; `save` writes what `llm.tokenizers.base.load` reads."""
+
+    vocab_size: int
+    eos_id: int | None
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def save(self, directory: Path) -> None: ...
+
+
+class ChatTemplate(Protocol):
+    """Conversation to ids, and which of those ids the assistant wrote (the only ones with loss)."""
+
+    def render(
+        self, conversation: Conversation, *, add_generation_prompt: bool = False
+    ) -> tuple[list[int], list[bool]]: ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]: ...
+
+
+class Dataset(Protocol):
+    """Numbered training sequences; `batch` is a pure function of the indices, so any step can be rebuilt."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Batch: ...
+
+    @property
+    def bytes_per_target(self) -> float | None:
+        """UTF-8 bytes of text a target token stands for, on average; None where that has no meaning."""
+        ...
+
+
+class Splits(NamedTuple):
+    """What a `data` component loads: the two datasets and the tokenizer their ids belong to."""
+
+    train: Dataset
+    validation: Dataset
+    tokenizer: Tokenizer
+
+
+class TrainingData(Protocol):
+    """A `data` component. `make_tokenizer(texts)` trains one, or returns the one already in use."""
+
+    seq_len: int
+
+    def load(self, make_tokenizer: Callable[[Iterable[str]], Tokenizer], cache: Path) -> Splits: ...
+
+    def fingerprint(self) -> str:
+        """A digest of the bytes this data comes from."""
+        ...
+
+
+class LanguageModel(Protocol):
+    """A model as the rest of the house sees it: hidden states, a head, and where its blocks are."""
+
+    vocab_size: int
+    max_seq_len: int
+
+    def hidden(self, batch: Batch, cache: Any = None) -> Tensor: ...
+
+    def head(self, hidden: Tensor) -> Tensor: ...
+
+    def __call__(self, batch: Batch, cache: Any = None) -> Tensor: ...
+
+    def init_weights(self, generator: torch.Generator) -> None: ...
+
+    @property
+    def blocks(self) -> nn.ModuleList: ...
+
+    def parallel_plan(self) -> Mapping[str, str]: ...
+
+
+class Algorithm(Protocol):
+    """What a training step minimises. `loss` is the mean over `units` (tokens, pairs) of the batch."""
+
+    epochs_per_collect: int
+
+    def setup(self, policy: nn.Module) -> None:
+        """Called once with the initial policy (DPO keeps a frozen copy of it)."""
+        ...
+
+    def collect(self, policy: nn.Module, batch: Batch) -> Batch:
+        """On-policy algorithms generate here; the identity for SFT and DPO."""
+        ...
+
+    def units(self, batch: Batch) -> int: ...
+
+    def loss(self, policy: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+class Callback(Protocol):
+    """Called by the trainer after each optimizer step with its state and that step's metrics."""
+
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None: ...
+
+
+class Request(NamedTuple):
+    """What an exam asks of a model: the log-likelihood of `continuation`, or a generation when it is None."""
+
+    prompt: str | Conversation
+    continuation: str | None = None
+    max_new_tokens: int = 64
+
+
+class Response(NamedTuple):
+    """The model's side of a `Request`: summed log-probability in nats and its token count, or text."""
+
+    log_likelihood: float = 0.0
+    n_tokens: int = 0
+    text: str = ""
+
+
+class Exam(Protocol):
+    """A test of a model. The same object can reward: `score` needs only an example and its responses."""
+
+    name: str
+
+    def examples(self) -> Iterator[Mapping[str, Any]]: ...
+
+    def requests(self, example: Mapping[str, Any]) -> list[Request]: ...
+
+    def score(self, example: Mapping[str, Any], responses: Sequence[Response]) -> dict[str, float]: ...
+
+
+class Fingerprinted(Protocol):
+    """A component that reads data from outside: its digest is part of a stage's key."""
+
+    def fingerprint(self) -> str: ...
