@@ -175,6 +175,8 @@ def _type_mistake(
     try:
         adapter = pydantic.TypeAdapter(annotation)
     except pydantic.errors.PydanticUserError:
+        if plain is None and type(None) in typing.get_args(annotation):
+            return None
         if plain is None or isinstance(plain, (str, int, float)):
             return ConfigError(where, _brief(plain), "must be a component: a config with a _target_")
         return None  # a Protocol or a class: what is given is built from a `_target_`, checked on its own

@@ -6,7 +6,6 @@ help, Tab completion and a misspelt key must not wait for torch.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import re
@@ -364,28 +363,6 @@ def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from _targets(value, _join(path, str(index)))
-
-
-def describe(component: Any) -> Any:
-    """The config from which `build` makes `component` again: partials by target, plain values as they are.
-
-    Raises:
-        TypeError: something in it is neither, so it cannot be written down.
-    """
-    if isinstance(component, functools.partial):
-        target = f"{component.func.__module__}.{component.func.__qualname__}"
-        return {
-            "_target_": target,
-            "_partial_": True,
-            **{k: describe(v) for k, v in component.keywords.items()},
-        }
-    if isinstance(component, Mapping):
-        return {str(key): describe(value) for key, value in component.items()}
-    if isinstance(component, (list, tuple)):
-        return [describe(value) for value in component]
-    if component is None or isinstance(component, (str, int, float, bool)):
-        return component
-    raise TypeError(f"{component!r} cannot be written into a config")
 
 
 def refusal() -> str:

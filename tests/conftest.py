@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,3 +30,60 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+class Main:
+    """The command line, as a user types it in `home`: in this process, or in processes of its own."""
+
+    class Done(NamedTuple):
+        code: int
+        out: str
+        err: str
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def __call__(self, *arguments: str) -> Main.Done:
+        """In this process: fast, because torch is imported already."""
+        from llm.config import cli
+
+        out, err, before = io.StringIO(), io.StringIO(), Path.cwd()
+        saved = sys.argv, signal.getsignal(signal.SIGTERM), os.environ.pop("HYDRA_FULL_ERROR", None)
+        try:
+            os.chdir(self.home)
+            sys.argv = [str(REPOSITORY / "main.py"), *arguments]
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    code = cli("llm.tasks.launch:launch")
+                except SystemExit as leaving:
+                    code = int(leaving.code or 0)
+        finally:
+            os.chdir(before)
+            sys.argv = saved[0]
+            signal.signal(signal.SIGTERM, saved[1])
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        return Main.Done(code, out.getvalue(), err.getvalue())
+
+    def process(self, *arguments: str, **options: Any) -> Main.Done:
+        """In a process of its own."""
+        return self._run([sys.executable, str(REPOSITORY / "main.py"), *arguments], **options)
+
+    def torchrun(self, processes: int, *arguments: str) -> Main.Done:
+        """Under torchrun, one thread a process."""
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        return self._run([*launcher, str(REPOSITORY / "main.py"), *arguments])
+
+    def _run(self, command: list[str], **options: Any) -> Main.Done:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        done = subprocess.run(
+            command, cwd=self.home, env=environment, capture_output=True, text=True, timeout=300, **options
+        )
+        return Main.Done(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def main(tmp_path: Path) -> Main:
+    """The command line in a fresh folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Main(home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -89,19 +88,6 @@ def test_build_passes_on_a_components_own_refusal() -> None:
             {"_target_": "llm.types.ConfigError", "_partial_": False, "key": "x", "value": 1}
         )  # a missing argument: not a user's value, so Hydra's own error, explained
     assert "mend" in str(caught.value) or caught.value.key
-
-
-def test_describe_is_the_inverse_of_build() -> None:
-    node = {
-        "_target_": "llm.types.Request",
-        "_partial_": True,
-        "prompt": "a",
-        "max_new_tokens": 3,
-        "continuation": {"_target_": "llm.types.Response", "_partial_": True, "text": "b"},
-    }
-    built = config.build(node)
-    assert isinstance(built, functools.partial)
-    assert config.describe(built) == node
 
 
 def test_an_older_saved_config_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

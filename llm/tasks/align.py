@@ -27,7 +27,7 @@ def align(
     trainer: Trainer,
     precision: Any,
     parallelism: Any,
-    checkpoint: Any,
+    checkpointing: Any,
     callbacks: Mapping[str, Callback] | None = None,
     resume: str | None = None,
 ) -> float:
@@ -43,7 +43,7 @@ def align(
         trainer: The training loop.
         precision: The number format of the forward pass.
         parallelism: How the work is split over processes.
-        checkpoint: When checkpoints are written and which are kept.
+        checkpointing: When checkpoints are written and which are kept.
         callbacks: Called after each optimizer step.
         resume: A run to go on from; the launcher has already taken its config and directory.
 
@@ -63,7 +63,9 @@ def align(
         schedule=schedule,
         parallelism=parallelism,
         precision=precision,
-        checkpoint=checkpoint,
+        checkpoint=checkpointing,
+        model_config=info["config"],
+        info={"chat": True},
         callbacks=list((callbacks or {}).values()),
         resume_from=run.directory if resume else None,
     )

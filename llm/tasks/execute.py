@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from llm import runtime
 from llm.checking import check
 from llm.config import ENTRY_KEYS, Invocation, build, resolved
+from llm.reports import page
 from llm.runs import directory
 from llm.runs.session import session
 from llm.sweeping.content import sweep_directory
@@ -57,6 +58,7 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         tracker=build(config.tracker) if config.get("tracker") else None,
         group=sweep_directory(invocation, config).name if invocation.multirun else None,
         resume=resume,
+        report=page.write,
     ) as run:
         objective = build(task, run=run)
         run.summary.setdefault("objective", objective)

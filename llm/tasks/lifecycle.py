@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -14,15 +15,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llm import runtime
 from llm.config import build
-from llm.runs import artifacts as store_module
+from llm.reports import gather, page, words
+from llm.runs import files
 from llm.runs.artifacts import ArtifactStore
+from llm.runs.artifacts import key as key_of
 from llm.runs.run import Run
 from llm.types import ConfigError
 
 REFERENCE = re.compile(r"artifact://([\w-]+)")
 
-IMMATERIAL = ("checkpoint", "callbacks", "resume", "published")
+IMMATERIAL = ("checkpointing", "callbacks", "resume", "published")
 """Keys of a stage that cannot change what it leaves: when it is saved, who watches it."""
 
 
@@ -34,7 +38,7 @@ def lifecycle(
     tokenizer: Mapping[str, Any],
     precision: Mapping[str, Any],
     parallelism: Mapping[str, Any],
-    checkpoint: Mapping[str, Any],
+    checkpointing: Mapping[str, Any],
     artifacts: str | None = "artifacts",
     resume: str | None = None,
 ) -> float | None:
@@ -50,33 +54,34 @@ def lifecycle(
         tokenizer: See `model`.
         precision: See `model`.
         parallelism: See `model`.
-        checkpoint: See `model`.
+        checkpointing: See `model`.
         artifacts: The folder of the artifact store; one of this run's own, empty at first, when None.
         resume: A run to go on from; a stage that was cut off continues from its last checkpoint.
 
     Returns:
         The last stage's objective.
     """
-    store = ArtifactStore(Path(artifacts) if artifacts else run.directory / "artifacts")
+    store = ArtifactStore(Path(artifacts) if artifacts else run.directory / "artifacts", say=run.say)
     keys: dict[str, str] = {}
     places: dict[str, Path] = {}
-    record: dict[str, dict[str, Any]] = {}
     objective: float | None = None
     for name, config in stages.items():
-        started = time.perf_counter()
         stage = _Stage(name, config, run.seed, keys, places)
         keys[name] = stage.key
-        place, cached = _obtain(stage, store, run)
-        places[name] = place
-        left = json.loads((place / "stage.json").read_text(encoding="utf-8"))
-        objective = left["objective"]
-        seconds = left["seconds"] if cached else time.perf_counter() - started
-        record[name] = {"key": stage.key, "directory": str(place), "cached": cached, "seconds": seconds}
-        run.fingerprints.update(stage.fingerprints)
-        run.summary[name] = left["summary"]
-    run.summary["stages"] = record
-    _keep_model(run, places)
-    _conclude(run, places, record)
+        places[name], reused = _obtain(stage, store, run)
+        left = _left_by(places[name])
+        objective = objective if left["objective"] is None else left["objective"]
+        run.stages[name] = {
+            "key": stage.key,
+            "directory": str(places[name]),
+            "reused": reused,
+            "seconds": left["seconds"],
+        }
+        for what, digest in stage.fingerprints.items():
+            run.note_data(f"{name}.{what}", digest)
+    if runtime.is_main():
+        _keep_model(run, places)
+        _conclude(run, places)
     return objective
 
 
@@ -99,18 +104,19 @@ class _Stage:
             raise ConfigError(f"stages.{name}", f"artifact://{unknown[0]}", mend)
         located = _replace(config, {ref: str(places[ref]) for ref in self.references})
         self.task: functools.partial[float | None] = build({**located, "_partial_": True})
+        self.parameters = inspect.signature(self.task.func).parameters
+        self.is_distributed = "parallelism" in self.parameters
         self.fingerprints = {
-            f"{name}.{path}": component.fingerprint()
-            for path, component in _fingerprinted(self.task.keywords)
+            path: component.fingerprint() for path, component in _fingerprinted(self.task.keywords)
         }
         module = sys.modules[self.task.func.__module__]
-        material = {key: value for key, value in config.items() if key not in IMMATERIAL}
-        self.key = store_module.key(
+        self.key = key_of(
             name,
             module.VERSION,
-            {**material, "seed": seed},
+            {**config, "seed": seed},
             {ref: keys[ref] for ref in self.references},
             self.fingerprints,
+            ignore=IMMATERIAL,
         )
 
     @functools.cached_property
@@ -122,27 +128,49 @@ class _Stage:
         """Runs the task into `run.directory` and leaves what the lifecycle needs of it in `stage.json`."""
         started = time.perf_counter()
         arguments: dict[str, Any] = {}
-        if (
-            "resume" in inspect.signature(self.task.func).parameters
-            and (run.directory / "checkpoints").is_dir()
-        ):
+        if "resume" in self.parameters and (run.directory / "checkpoints").is_dir():
             arguments["resume"] = str(run.directory)  # an earlier run of this very stage was cut off
         objective = self.task(run=run, **arguments)
         facts = {"objective": objective, "summary": run.summary, "seconds": time.perf_counter() - started}
-        (run.directory / "stage.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        if runtime.is_main():
+            files.write_json(run.directory / "stage.json", facts)
 
 
 def _obtain(stage: _Stage, store: ArtifactStore, run: Run) -> tuple[Path, bool]:
-    """The stage's artifact, and whether it was there already."""
-    found = store.find(stage.name, stage.key)
-    if found:
-        run.say(f"{stage.name}: found in {found}")
-        run.replay(stage.name, found)
-        return found, True
-    run.say(f"{stage.name}:")
-    with store.building(stage.name, stage.key) as place:
-        stage.run(run.at_stage(stage.name, place, config=stage.config))
-    return store.publish(stage.name, stage.key, dict(stage.config)), False
+    """The stage's artifact, and whether it was there already.
+
+    Under torchrun the first process alone looks, builds what needs no partners, and publishes.
+    """
+    if not stage.is_distributed and not runtime.is_main():
+        return _announce(None)
+    with contextlib.ExitStack() as held:
+        found = held.enter_context(store.building(stage.name, stage.key)) if runtime.is_main() else None
+        found = runtime.broadcast(found) if stage.is_distributed else found  # type: ignore[assignment]
+        if found is None:
+            place = store.open(stage.name, stage.key)
+            child = run.at_stage(stage.name, place)
+            run.say(f"[{stage.name}]")
+            stage.run(child)
+            child.close()
+            if runtime.is_main():
+                manifest = {"config": stage.config, "summary": child.summary}
+                return _announce((store.publish(stage.name, stage.key, manifest), False))
+            return _announce(None)
+        run.say(f"[{stage.name}] is there already: {found}")
+        child = run.at_stage(stage.name, found, reused=True)
+        child.summary.update(_left_by(found)["summary"])
+        return _announce((found, True))
+
+
+def _announce(result: tuple[Path, bool] | None) -> tuple[Path, bool]:
+    """The first process's result, in every process."""
+    known = runtime.broadcast(result)
+    assert isinstance(known, tuple)
+    return known
+
+
+def _left_by(place: Path) -> dict[str, Any]:
+    return dict(json.loads((place / "stage.json").read_text(encoding="utf-8")))
 
 
 def _replace(value: Any, places: Mapping[str, str]) -> Any:
@@ -182,5 +210,10 @@ def _keep_model(run: Run, places: Mapping[str, Path]) -> None:
     shutil.copytree(trained[-1] / "checkpoints", target, symlinks=True, copy_function=link)
 
 
-def _conclude(run: Run, places: Mapping[str, Path], record: Mapping[str, Mapping[str, Any]]) -> None:
-    raise NotImplementedError
+def _conclude(run: Run, places: Mapping[str, Path]) -> None:
+    """The report, a short table, and what to do next."""
+    facts = gather.facts(run.stages, places, run.directory)
+    run.summary["report"] = str(run.directory / "report.html")
+    files.write_json(run.directory / page.FACTS, facts)
+    run.say(words.table(facts))
+    run.say(words.next_steps(facts))

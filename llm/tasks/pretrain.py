@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from llm.models.accounting import count_parameters
+from llm.checkpoints.recipe import recipe_of
+from llm.models.accounting import count_parameters, flops_per_token
+from llm.models.decoder import Decoder
 from llm.runs.run import Run
 from llm.training.losses import NextToken
 from llm.training.trainer import Trainer
@@ -28,7 +30,7 @@ def pretrain(
     trainer: Trainer,
     precision: Any,
     parallelism: Any,
-    checkpoint: Any,
+    checkpointing: Any,
     callbacks: Mapping[str, Callback] | None = None,
     published: Mapping[str, Any] | None = None,
     resume: str | None = None,
@@ -45,7 +47,7 @@ def pretrain(
         trainer: The training loop.
         precision: The number format of the forward pass.
         parallelism: How the work is split over processes.
-        checkpoint: When checkpoints are written and which are kept.
+        checkpointing: When checkpoints are written and which are kept.
         callbacks: Called after each optimizer step.
         published: A result of the same recipe elsewhere, set beside ours in the report.
         resume: A run to go on from; the launcher has already taken its config and directory.
@@ -75,7 +77,9 @@ def pretrain(
         schedule=schedule,
         parallelism=parallelism,
         precision=precision,
-        checkpoint=checkpoint,
+        checkpoint=checkpointing,
+        model_config=recipe_of(model),
+        flops_per_token=3 * flops_per_token(cast(Decoder, fresh), data.seq_len),
         callbacks=list((callbacks or {}).values()),
         resume_from=run.directory if resume else None,
     )

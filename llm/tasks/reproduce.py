@@ -86,21 +86,12 @@ def config_drift(record: RunRecord, saved: DictConfig) -> list[tuple[str, Any, A
 
 
 def _judge(record: RunRecord, new: RunRecord) -> None:
-    verdict = compare.bitwise(record.metrics, new.metrics)
-    before, after = record.result.get("weights_sha256"), new.result.get("weights_sha256")
-    same_weights = before == after or before is None
-    files.write_json(
-        new.directory / "reproduction.json",
-        {"of": str(record.directory), "equal": verdict.equal and same_weights, "verdict": str(verdict),
-         "weights_sha256": {"saved": before, "new": after}},
-    )  # fmt: skip
-    if verdict.equal and same_weights:
-        weights = f"; weights {after[:12]} equal" if after else ""
-        print(f"reproduced: {verdict}{weights}", file=sys.stderr)
-    elif verdict.equal:
-        raise NotReproduced(f"every logged step is equal, the final weights are not: {before} and {after}")
-    else:
+    verdict = compare.bitwise_runs(record, new)
+    verdict_file = {"of": str(record.directory), "equal": verdict.equal, "verdict": str(verdict)}
+    files.write_json(new.directory / "reproduction.json", verdict_file)
+    if not verdict.equal:
         raise NotReproduced(str(verdict))
+    print(f"reproduced: {verdict}", file=sys.stderr)
 
 
 def _relaunch(processes: int) -> int:

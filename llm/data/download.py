@@ -1,0 +1,85 @@
+"""A file from the network, fetched once, checked against its sha256 and kept in a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from llm import runtime
+from llm.runs.files import sha256_file
+from llm.runs.progress import Display, Progress
+from llm.types import ConfigError
+
+BLOCK_BYTES = 1 << 16
+TIMEOUT_SECONDS = 30.0
+
+
+def cache_directory() -> Path:
+    """Where downloads are kept between runs: ``$XDG_CACHE_HOME/llm-experiments``, or under ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-experiments"
+
+
+def fetch(url: str, sha256: str, cache: Path) -> Path:
+    """The file at `url`, from `cache` when it is there and whole.
+
+    Only rank 0 downloads; every process must call this, since they wait for each other.
+
+    Raises:
+        ConfigError: for `url` when it cannot be fetched, for `sha256` when something else is there. Nothing
+            is left in the cache then.
+    """
+    file = cache / f"{sha256[:12]}-{Path(urlsplit(url).path).name or 'file'}"
+    if runtime.is_main() and not _whole(file, sha256):
+        _download(url, sha256, file)
+    runtime.broadcast(None)
+    if not _whole(file, sha256):  # another machine, with a disk of its own
+        _download(url, sha256, file)
+    return file
+
+
+def _whole(file: Path, sha256: str) -> bool:
+    return file.is_file() and sha256_file(file) == sha256
+
+
+def _download(url: str, sha256: str, file: Path) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ConfigError("url", url, "must begin with http:// or https://; for a local file give `path`")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        found = _stream(url, temporary)
+        if found != sha256:
+            raise ConfigError("sha256", sha256, f"{url} has sha256 {found}: it changed, or is another file")
+        temporary.replace(file)
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        mend = f"cannot be fetched ({reason}); download it yourself and give `path`"
+        raise ConfigError("url", url, mend) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _stream(url: str, file: Path) -> str:
+    """Writes what is at `url` to `file` and returns its sha256."""
+    checksum = hashlib.sha256()
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, file.open("wb") as output:
+        length = answer.headers["Content-Length"]
+        expected = int(length) if length else None
+        with Progress(Display(), f"download from {urlsplit(url).netloc}", expected, "bytes") as progress:
+            while block := answer.read(BLOCK_BYTES):
+                output.write(block)
+                checksum.update(block)
+                progress.advance(len(block))
+        n_bytes = output.tell()
+        output.flush()
+        os.fsync(output.fileno())
+    if expected is not None and n_bytes != expected:
+        raise ConfigError(
+            "url", url, f"the connection ended after {n_bytes:,} of {expected:,} bytes; try again"
+        )
+    return checksum.hexdigest()

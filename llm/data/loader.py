@@ -1,0 +1,132 @@
+"""Which sequences a training step sees: a pure function of the seed, so any step can be rebuilt.
+
+Nothing is remembered between calls. Resuming at step 1,000 is asking for batch 1,000, and the split over
+ranks and micro-batches changes who computes a sequence, never which sequences a step has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from llm.types import IGNORE, Batch, ConfigError, Dataset
+
+LARGEST_OFFSET = 1 << 31
+
+
+@runtime_checkable
+class Shiftable(Protocol):
+    """A dataset whose sequences' boundaries can be moved: each epoch then cuts the corpus elsewhere."""
+
+    def shifted(self, offset: int) -> Dataset:
+        """The same data cut `offset` places later, with the same number of sequences."""
+        ...
+
+
+class Loader:
+    """Batches of a dataset in a fresh random order each epoch.
+
+    Sequences are numbered on for ever: step s has numbers s * batch_size up to (s + 1) * batch_size. Number g
+    is in epoch g // len(dataset), and that epoch's permutation says which sequence it is. So a step may cross
+    the end of an epoch, no batch is short, and every epoch holds every sequence once.
+
+    Args:
+        dataset: what to draw from. A `Shiftable` one is also shifted by a random offset each epoch.
+        batch_size: sequences (or pairs) in an optimizer step, over all ranks and micro-batches.
+        seed: of the order.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, seed: int) -> None:
+        if batch_size < 1:
+            raise ConfigError("batch_size", batch_size, "must be at least 1")
+        assert len(dataset) > 0, "an empty dataset is refused where it is loaded"
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+
+    def batch(self, step: int, micro: int = 0, n_micro: int = 1, rank: int = 0, world: int = 1) -> Batch:
+        """The part of step `step` that rank `rank` of `world` computes in micro-batch `micro` of `n_micro`.
+
+        Raises:
+            ConfigError: when there are fewer sequences than ranks times micro-batches.
+        """
+        drawn = self.indices(step, micro, n_micro, rank, world)
+        if not isinstance(self.dataset, Shiftable):
+            return self.dataset.batch([index for _, index in drawn])
+        parts = []
+        for epoch, group in groupby(drawn, key=lambda pair: pair[0]):
+            shifted = self.dataset.shifted(self._offset(epoch))
+            parts.append(shifted.batch([index for _, index in group]))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def indices(
+        self, step: int, micro: int = 0, n_micro: int = 1, rank: int = 0, world: int = 1
+    ) -> list[tuple[int, int]]:
+        """Epoch and number of each sequence of `batch`, in order."""
+        assert 0 <= micro < n_micro
+        assert 0 <= rank < world
+        n_shards = n_micro * world
+        if self.batch_size < n_shards:
+            mend = f"fewer than {world} processes times {n_micro} micro-batches; give at least {n_shards}"
+            raise ConfigError("batch_size", self.batch_size, mend)
+        shard = micro * world + rank
+        first, last = (self.batch_size * edge // n_shards for edge in (shard, shard + 1))
+        numbers = range(step * self.batch_size + first, step * self.batch_size + last)
+        n = len(self.dataset)
+        return [(g // n, int(permutation(n, self.seed, g // n)[g % n])) for g in numbers]
+
+    def epoch(self, step: int) -> float:
+        """How often the data has been seen when `step` steps are done."""
+        return step * self.batch_size / len(self.dataset)
+
+    def _offset(self, epoch: int) -> int:
+        return int(_bits(1, self.seed, epoch, 1)[0] % LARGEST_OFFSET)
+
+
+def evaluation_batches(dataset: Dataset, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    """Every sequence of `dataset` once, over all ranks together, in batches of at most `batch_size`.
+
+    Every rank gets the same number of batches, because a sharded model's forward pass is a collective: a rank
+    with one batch less would leave the others waiting. When there are fewer sequences than batches, the idle
+    rank gets a sequence with all its targets IGNORE, which weighs nothing in a loss over targets.
+    """
+    n = len(dataset)
+    rounds = -(-n // (batch_size * world))
+    n_shards = rounds * world
+    for turn in range(rounds):
+        shard = turn * world + rank
+        members = range(n * shard // n_shards, n * (shard + 1) // n_shards)
+        yield dataset.batch(members) if members else _weightless(dataset.batch([0]))
+
+
+@lru_cache(maxsize=4)
+def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The order of `n` sequences in an epoch.
+
+    Sorts raw random bits instead of calling numpy's `permutation`: numpy promises the same bits in every
+    version, and does not promise the same permutation (NEP 19), and a published run has to stay rebuildable.
+    """
+    order = np.argsort(_bits(n, seed, epoch, 0), kind="stable")
+    order.setflags(write=False)
+    return order
+
+
+def _bits(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
+    # Numbers above 32 bits become two words each, so a fixed count of words keeps different seeds apart.
+    words = [seed % 2**32, seed // 2**32 % 2**32, epoch, stream]
+    return np.random.PCG64(words).random_raw(n)  # type: ignore[return-value, unused-ignore]
+
+
+def _joined(parts: Sequence[Batch]) -> Batch:
+    """Batches of one length, as one."""
+    targets = [part.targets for part in parts if part.targets is not None]
+    return Batch(torch.cat([part.tokens for part in parts]), torch.cat(targets) if targets else None)
+
+
+def _weightless(batch: Batch) -> Batch:
+    targets = None if batch.targets is None else torch.full_like(batch.targets, IGNORE)
+    return Batch(batch.tokens, targets, batch.positions, batch.padding)

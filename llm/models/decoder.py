@@ -1,0 +1,208 @@
+"""A decoder-only language model put together from parts: GPT-2 and LLaMA are YAML files, not classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from llm.models.base import Attention, FeedForward, Initialized, Norm, Position, Sizes
+from llm.models.block import Block
+from llm.models.cache import KVCache
+from llm.types import Batch, ConfigError
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class Decoder(nn.Module):
+    """Token embedding, a pile of blocks, a last norm, and a head that scores the next token.
+
+    Args:
+        vocab_size: number of token ids.
+        max_seq_len: longest sequence, in tokens.
+        d_model: width of the residual stream.
+        n_layers: number of blocks.
+        n_heads: attention heads; divides `d_model`.
+        attention: ``(sizes, rotate=) -> Attention``.
+        feed_forward: ``(sizes) -> FeedForward``.
+        position: ``(sizes) -> Position``.
+        norm: ``(d_model, bias=) -> nn.Module``.
+        n_kv_heads: key and value heads, shared by several query heads when fewer; None for `n_heads`.
+        d_ff: inner width of the feed-forward part; None for the part's own rule.
+        dropout: on embeddings, attention weights and both parts' results, while training.
+        bias: whether linear layers and norms carry biases; the head never does.
+        tie_embeddings: whether the head scores with the token embeddings themselves.
+        init_std: standard deviation of the first weights.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+
+    position: Position
+
+    def __init__(
+        self,
+        vocab_size: Count,
+        max_seq_len: Count,
+        d_model: Count,
+        n_layers: Count,
+        n_heads: Count,
+        attention: Callable[..., Attention],
+        feed_forward: Callable[..., FeedForward],
+        position: Callable[..., Position],
+        norm: Norm,
+        n_kv_heads: Count | None = None,
+        d_ff: Count | None = None,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        bias: bool = False,
+        tie_embeddings: bool = True,
+        init_std: Annotated[float, Field(gt=0)] = 0.02,
+    ) -> None:
+        super().__init__()
+        self.check_arguments(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        self.vocab_size, self.max_seq_len = vocab_size, max_seq_len
+        self.dropout, self.init_std = dropout, init_std
+
+        def sizes(layer: int) -> Sizes:
+            kv = n_kv_heads or n_heads
+            return Sizes(d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer)
+
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.position = position(sizes(0))
+        self.blocks = nn.ModuleList(
+            Block(
+                attention=attention(sizes(layer), rotate=self.position.rotate),
+                feed_forward=feed_forward(sizes(layer)),
+                attention_norm=norm(d_model, bias=bias),
+                feed_forward_norm=norm(d_model, bias=bias),
+                dropout=dropout,
+            )
+            for layer in range(n_layers)
+        )
+        self.norm = norm(d_model, bias=bias)
+        self.unembedding = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
+
+    @staticmethod
+    def check_arguments(*, d_model: int, n_heads: int, n_kv_heads: int | None = None) -> None:
+        """Refuses head counts that do not divide what they must."""
+        if d_model % n_heads:
+            raise ConfigError("n_heads", n_heads, _not_divisible("d_model", d_model, n_heads))
+        if n_kv_heads and n_heads % n_kv_heads:
+            raise ConfigError("n_kv_heads", n_kv_heads, _not_divisible("n_heads", n_heads, n_kv_heads))
+
+    def hidden(self, batch: Batch, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+        """The normalised stream after the last block.
+
+        Args:
+            batch: token ids; `targets` are not read. With a `cache`, only the new tokens' ids, while
+                `padding` covers cached and new tokens.
+            cache: what earlier calls left; it is extended.
+
+        Raises:
+            ConfigError: more tokens than `max_seq_len`.
+        """
+        n_new = batch.tokens.shape[1]
+        n_past = cache.length if cache is not None else 0
+        if batch.padding is None and batch.positions is None and n_past + n_new > self.max_seq_len:
+            mend = f"the model reads at most max_seq_len={self.max_seq_len} tokens; shorten the sequences"
+            raise ConfigError("seq_len", n_past + n_new, mend)
+        positions = batch.positions
+        if positions is None:
+            positions = _positions(n_past, n_new, batch)
+        mask = attention_mask(n_past, n_new, batch.padding, batch.tokens.device)
+        x = self.position.embed(self.embedding(batch.tokens), positions)
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
+        for layer, block in enumerate(self.layers()):
+            x = block(x, positions=positions, mask=mask, cache=None if cache is None else cache[layer])
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def layers(self) -> Iterator[Block]:
+        """`blocks`, by their type."""
+        return cast("Iterator[Block]", iter(self.blocks))
+
+    def head(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Scores (logits) of every token id to come next."""
+        return F.linear(hidden, (self.unembedding or self.embedding).weight)
+
+    def forward(self, batch: Batch, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+        """``head(hidden(batch))``."""
+        return self.head(self.hidden(batch, cache))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Sets every parameter and buffer, as GPT-2 does (Radford et al. 2019, section 2.3).
+
+        Matrices and embeddings are normal with `init_std`; the two that write into the stream in each block
+        are smaller by ``sqrt(2 * n_layers)``, so that the stream's variance does not grow with depth. The
+        numbers are drawn on the generator's device: the same on every device the model may be on.
+        """
+        scaled = self.init_std / math.sqrt(2 * len(self.blocks))
+        plan = self.parallel_plan()
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                std = scaled if plan.get(name) == "row" else self.init_std
+                drawn = torch.empty(module.weight.shape, device=generator.device)
+                module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
+                if isinstance(module, nn.Linear) and module.bias is not None:
+                    module.bias.zero_()
+            elif module is not self and isinstance(module, Initialized):
+                module.init_weights(generator)
+
+    def parallel_plan(self) -> Mapping[str, str]:
+        """What may be wrapped or split, by module name.
+
+        ``block``: a unit to shard or place by itself. ``column``, ``row``: linear layers to split by output
+        and by input (Shoeybi et al. 2019, "Megatron-LM", section 3). All else is whole on every rank.
+        """
+        plan = {}
+        for layer, block in enumerate(self.layers()):
+            plan[f"blocks.{layer}"] = "block"
+            for part in ("attention", "feed_forward"):
+                for name, style in getattr(block, part).parallel_plan().items():
+                    plan[f"blocks.{layer}.{part}.{name}"] = style
+        return plan
+
+
+def attention_mask(
+    n_past: int, n_new: int, padding: Bool[Tensor, "B S"] | None, device: torch.device
+) -> Bool[Tensor, "#B 1 T S"] | None:
+    """Who may look at whom: True where query row may look at key column; None where no mask is needed.
+
+    Two cached tokens, three new ones:          the same, the first cached one being padding:
+
+        1 1 1 0 0                                   0 1 1 0 0
+        1 1 1 1 0                                   0 1 1 1 0
+        1 1 1 1 1                                   0 1 1 1 1
+
+    A padding token looks at itself, because a softmax over nothing is not a number and would spread.
+    """
+    if padding is None and (n_past == 0 or n_new == 1):
+        return None
+    columns = torch.arange(n_past + n_new, device=device)
+    rows = columns[n_past:, None]
+    causal = (columns <= rows)[None, None]
+    if padding is None:
+        return causal
+    return causal & padding[:, None, None, :] | (columns == rows)
+
+
+def _positions(n_past: int, n_new: int, batch: Batch) -> Int[Tensor, "#B T"]:
+    """Places counted from each sequence's first token, past the padding on its left."""
+    if batch.padding is None:
+        return torch.arange(n_past, n_past + n_new, device=batch.tokens.device)[None]
+    return (batch.padding.long().cumsum(1) - 1).clamp(min=0)[:, n_past:]
+
+
+def _not_divisible(name: str, total: int, divisor: int) -> str:
+    below = max(n for n in range(1, total + 1) if total % n == 0 and n <= divisor)
+    above = min((n for n in range(divisor, total + 1) if total % n == 0), default=below)
+    nearest = f"{below}, {above}" if below != above else f"{below}"
+    return f"{name}={total} is not divisible by it; nearest: {nearest}"

@@ -1,0 +1,80 @@
+"""parallelism=fsdp2: weights, gradients and optimizer state in pieces, one per process.
+
+ZeRO stage 3 (Rajbhandari et al. 2020, arXiv 1910.02054) as torch's `fully_shard` does it (Zhao et al. 2023,
+arXiv 2304.11277): a block's weights are gathered just before it runs and dropped right after.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated, Any, cast
+
+import torch
+import torch.distributed as dist
+from pydantic import Field
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from llm import runtime
+from llm.parallelism.base import Engine, Loss, MakeOptimizer, Objective, Units, persistent, require_processes
+from llm.parallelism.precision import Precision
+from llm.types import LanguageModel
+
+
+class FSDP2:
+    """torch's `fully_shard` on each of the model's blocks, and on the rest together."""
+
+    def __init__(self, *, shards: Annotated[int, Field(gt=0)] | None = None) -> None:
+        self.shards = shards
+
+    def prepare(
+        self,
+        model: nn.Module,
+        make_optimizer: MakeOptimizer,
+        mesh: DeviceMesh | None,
+        *,
+        loss: Loss,
+        precision: Precision,
+        clip_norm: float | None,
+        units: Units,
+    ) -> Engine:
+        """Cuts the first process's weights up. See `llm.parallelism.base.Parallelism`."""
+        mesh = require_processes("shards", self.shards, "fsdp2", mesh)
+        objective = Objective(model.to(runtime.device()), loss)
+        with torch.no_grad():
+            for tensor in persistent(model).values():
+                dist.broadcast(tensor, 0, group=mesh.get_group())
+        policy = MixedPrecisionPolicy()
+        if precision.mixed:  # gradients are still summed in float32
+            policy = MixedPrecisionPolicy(param_dtype=precision.dtype, reduce_dtype=torch.float32)
+        for block in cast(LanguageModel, model).blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        # The loss is the root, not the model: so an algorithm may call `hidden` and `head` by themselves.
+        fully_shard(objective, mesh=mesh, mp_policy=policy)
+        return FSDP2Engine(
+            objective,
+            make_optimizer(model.named_parameters()),
+            units=units,
+            precision=precision,
+            clip_norm=clip_norm,
+            mesh=mesh,
+        )
+
+
+class FSDP2Engine(Engine):
+    """Sums gradients in the last micro-batch of a step only, and drops gathered weights after evaluation."""
+
+    wrapped: Any
+
+    def _accumulating(self, *, last: bool) -> AbstractContextManager[object]:
+        self.wrapped.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return nullcontext()  # the policy above casts weights and inputs itself
+
+    def _rest(self) -> None:
+        for module in self.objective.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
