@@ -14,34 +14,30 @@ import pydantic
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llm.config import allowed_targets, nearest, refusal
+from llm.config import DIRECTIVES, ENTRY_KEYS, allowed_targets, find, nearest, refusal
 from llm.types import ConfigError
 
 Parameters = Mapping[str, inspect.Parameter]
 
-DIRECTIVES = frozenset({"_target_", "_partial_", "_convert_", "_recursive_"})
-"""Keys of a node that speak to `build`, not to the target."""
 
-
-def check(config: DictConfig, prefix: str = "") -> None:
+def check(config: DictConfig) -> None:
     """Holds every `_target_` of a composed config against its signature, before anything is built.
 
     Checks that the target is allowed and exists, that its parameters have these names and types, that
     required ones are there, and the target's own cross-field rules (`check_arguments`).
 
     Args:
-        config: The root of a task, entry keys stripped.
-        prefix: Config path of `config` in what the user wrote.
+        config: A composed config; its entry keys are the launcher's, not the task's.
 
     Raises:
         ExceptionGroup: of `ConfigError`, one for each mistake, all of them.
     """
     found = [
-        ConfigError(_join(prefix, key), "???", "is required: give it a value")
+        ConfigError(key, "???", "is required: give it a value")
         for key in missing(config)
     ]
     allowed = allowed_targets()
-    for path, node in nodes(config, prefix):
+    for path, node in nodes(config):
         target = node.get("_target_")
         if not isinstance(target, str) or not target.startswith(allowed):
             found.append(ConfigError(_join(path, "_target_"), target, refusal()))
@@ -63,7 +59,7 @@ def missing(config: DictConfig | ListConfig, path: str = "") -> Iterator[str]:
         where = _join(path, str(key))
         if OmegaConf.is_missing(config, key):
             yield where
-        elif not OmegaConf.is_interpolation(config, key) and isinstance(config[key], (DictConfig, ListConfig)):
+        elif not OmegaConf.is_interpolation(config, key) and OmegaConf.is_config(config[key]):
             yield from missing(config[key], where)
 
 
@@ -80,38 +76,16 @@ def nodes(config: DictConfig | ListConfig, path: str = "") -> Iterator[tuple[str
             yield from nodes(child, _join(path, str(key)))
 
 
-def find(target: str) -> Callable[..., Any]:
-    """The callable a dotted path names.
-
-    Raises:
-        ImportError: no such module. AttributeError: the module has no such name.
-    """
-    parts = target.split(".")
-    for split in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:split])
-        try:
-            found: Any = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-                continue
-            raise
-        for part in parts[split:]:
-            found = getattr(found, part)
-        return typing.cast(Callable[..., Any], found)
-    raise ImportError(f"no module named {parts[0]!r}")
-
-
 def _node_mistakes(path: str, node: DictConfig, function: Callable[..., Any]) -> list[ConfigError]:
     found: list[ConfigError] = []
     supplied = ("run",) if node["_target_"].startswith("llm.tasks.") else ()  # the launcher's own argument
     parameters: Parameters = inspect.signature(function).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     values: dict[str, Any] = {}
-    keys = [str(key) for key in node.keys()]  # noqa: SIM118 - a missing value's key is "not in" a DictConfig
+    # a key whose value is missing is "not in" a DictConfig, but among its keys()
+    keys = [str(key) for key in node.keys() if path or key not in ENTRY_KEYS]  # noqa: SIM118
     for key in keys:
-        if key in {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"} or OmegaConf.is_missing(
-            node, key
-        ):
+        if key in DIRECTIVES or OmegaConf.is_missing(node, key):
             continue
         where = _join(path, key)
         try:

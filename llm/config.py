@@ -6,6 +6,8 @@ help, Tab completion and a misspelt key must not wait for torch.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import os
 import re
@@ -13,9 +15,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -80,7 +83,7 @@ def quote(value: str) -> str:
 
     Hydra reads a backslash as an escape only in front of a quote; OmegaConf only in front of ``${``.
     """
-    value = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", value)
+    value = escaped(value)
     value = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
     return "'" + re.sub(r"(\\+)\Z", lambda m: m[1] * 2, value) + "'"
 
@@ -99,7 +102,21 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     if chooses_sweep and not {"-m", "--multirun"} & set(flags) and _runs(flags):
         flags.append("--multirun")
     sweeping = bool({"-m", "--multirun"} & set(flags))
+    overrides = [*_choices_of_resumed(overrides), *overrides]
     return [*flags, *(_quote_where_needed(o, sweeping) for o in overrides)]
+
+
+def _choices_of_resumed(overrides: Sequence[str]) -> list[str]:
+    """What stood on the command line of the run that ``resume=`` alone names, so that its keys are known."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    if "resume" not in given or {"task", "experiments", "sweeps"} & set(given):
+        return []
+    try:
+        saved = OmegaConf.load(Path(given["resume"]) / ".hydra" / "overrides.yaml")
+    except (OSError, ValueError):
+        return []  # no run: the launcher says so
+    replaced = {*given, "sweeps", "run_dir"}
+    return [str(o) for o in saved if str(o).lstrip("+").partition("=")[0] not in replaced]
 
 
 def _runs(flags: Sequence[str]) -> bool:
@@ -185,6 +202,19 @@ def _invocation() -> Invocation:
     )
 
 
+@contextlib.contextmanager
+def composer() -> Iterator[None]:
+    """Hydra made ready to compose our configs, also while a job of its own is running."""
+    shared = GlobalHydra.instance()
+    running = shared.hydra
+    shared.clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            yield
+    finally:
+        shared.hydra = running
+
+
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The config that ``python main.py OVERRIDES`` would run, composed but not yet checked or built.
 
@@ -193,7 +223,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """
     prepared = [o for o in prepare(list(overrides)) if not o.startswith("-")]
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with composer():
             return hydra.compose("config", prepared)
     except (HydraException, OmegaConfBaseException) as error:
         raise explain(error, prepared) from error
@@ -295,7 +325,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
 def _known_keys(overrides: Sequence[str]) -> list[str]:
     groups = [o for o in overrides if re.match(r"(task|experiments|sweeps)=[\w/]+\Z", o)]
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with composer():
             config = hydra.compose("config", groups)
     except (HydraException, OmegaConfBaseException, ValueError):
         return []
@@ -334,24 +364,81 @@ def allowed_targets() -> tuple[str, ...]:
     return (*ALLOWED_TARGETS, *_extra_targets)
 
 
+DIRECTIVES = frozenset({"_target_", "_partial_", "_recursive_"})
+"""Keys of a node that speak to `build`, not to the target; they mean what they mean in Hydra."""
+
+
 def build(config: DictConfig | Mapping[str, Any], **arguments: Any) -> Any:
     """Instantiates a config node and all below it, refusing targets that are not allowed.
+
+    Does what ``hydra.utils.instantiate`` does for these three directives, but takes texts with ``${`` in
+    them as they are (a prompt is not an interpolation) and leaves a component's own errors unwrapped.
+
+    Args:
+        config: A composed config, whose interpolations are resolved, or plain containers, taken as they are.
+        **arguments: Further arguments of its target.
 
     Raises:
         ConfigError: a target is not allowed, or a component refuses one of its values.
     """
-    node = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
-    plain = OmegaConf.to_container(node, resolve=True)
-    for path, target in _targets(plain):
+    plain: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+    for path, target in _targets(plain):  # all of them, before the first one is called
         if not str(target).startswith(allowed_targets()):
             raise ConfigError(_join(path, "_target_"), target, refusal())
+    return _construct({**plain, **arguments}, "")
+
+
+def _construct(node: Any, path: str) -> Any:
+    if isinstance(node, (list, tuple)):
+        return [_construct(one, _join(path, str(index))) for index, one in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    given = {str(key): value for key, value in node.items() if key not in DIRECTIVES}
+    if node.get("_recursive_", True):
+        given = {key: _construct(value, _join(path, key)) for key, value in given.items()}
+    if "_target_" not in node:
+        return given
+    function = find(node["_target_"])
+    if node.get("_partial_", False):
+        return functools.partial(function, **given)
     try:
-        return hydra.utils.instantiate(plain, _convert_="all", **arguments)
-    except HydraException as error:
-        mistakes = mistakes_in(error)
-        if mistakes and isinstance(error.__cause__, Exception):
-            raise mistakes[0] from error
+        return function(**given)
+    except ConfigError as mistake:
+        if path and mistake.key.partition(".")[0] in given:
+            raise ConfigError(_join(path, mistake.key), mistake.value, mistake.mend) from None
         raise
+
+
+def find(target: str) -> Callable[..., Any]:
+    """The callable a dotted path names.
+
+    Raises:
+        ImportError: no such module. AttributeError: the module has no such name.
+    """
+    parts = target.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+                continue
+            raise
+        for part in parts[split:]:
+            found = getattr(found, part)
+        return cast(Callable[..., Any], found)
+    raise ImportError(f"no module named {parts[0]!r}")
+
+
+def escaped(value: Any) -> Any:
+    """Plain containers whose texts OmegaConf takes as they are, those with ``${`` in them included."""
+    if isinstance(value, Mapping):
+        return {key: escaped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [escaped(item) for item in value]
+    if isinstance(value, str):  # OmegaConf halves the backslashes in front of an interpolation
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _targets(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -82,12 +82,15 @@ def test_build_refuses_what_is_not_allowed_wherever_it_stands() -> None:
         config.build({"_target_": "llmx.anything"})
 
 
-def test_build_passes_on_a_components_own_refusal() -> None:
+def test_build_names_the_place_of_a_components_own_refusal() -> None:
+    trainer = {"_target_": "llm.training.trainer.Trainer", "max_steps": 1, "eval_every_steps": 1}
     with pytest.raises(ConfigError) as caught:
-        config.build(
-            {"_target_": "llm.types.ConfigError", "_partial_": False, "key": "x", "value": 1}
-        )  # a missing argument: not a user's value, so Hydra's own error, explained
-    assert "mend" in str(caught.value) or caught.value.key
+        config.build({"part": {**trainer, "batch_size": 3, "grad_accum_steps": 2}})
+    assert caught.value.key == "part.batch_size"
+
+
+def test_build_takes_plain_text_as_it_is() -> None:
+    assert config.build({"text": "costs ${seed}"}) == {"text": "costs ${seed}"}
 
 
 def test_an_older_saved_config_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:

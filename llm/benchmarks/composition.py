@@ -36,7 +36,7 @@ SIDES = {"pretrain": ("task=pretrain",), "lifecycle": ()}
 
 
 class Composition:
-    """Whole processes, composing and printing a config: ours by the path every run takes, and the smallest app.
+    """Whole processes that compose and print a config: ours, by every run's own path, and the smallest app.
 
     Args:
         n_rounds: processes timed of each side.

@@ -77,7 +77,7 @@ class TrainingStep:
         ours.init_weights(generator)  # type: ignore[operator]
         n_params = sum(p.numel() for p in ours.parameters())
         if n_params != (n_theirs := sum(p.numel() for p in theirs.parameters())):
-            mend = f"has {n_params:,} parameters where LLaMA has {n_theirs:,}; choose model@benchmark.model=llama"
+            mend = f"{n_params:,} parameters where LLaMA has {n_theirs:,}; use model@benchmark.model=llama"
             raise ConfigError("model", type(ours).__name__, mend)
         shape = (self.batch_size, self.seq_len + 1)
         ids = torch.randint(self.sizes["vocab_size"], shape, generator=generator).to(device)
@@ -108,7 +108,8 @@ class TrainingStep:
         def steps() -> None:
             for _ in range(self.n_steps):
                 optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(logits(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
+                loss = F.cross_entropy(logits(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
+                torch.autograd.backward(loss)
                 optimizer.step()
             if ids.is_cuda:
                 torch.cuda.synchronize()  # else only the launches would be timed
@@ -132,6 +133,5 @@ def _llama(sizes: dict[str, int], seq_len: int) -> Any:
         max_position_embeddings=seq_len,
         tie_word_embeddings=False,
         use_cache=False,
-        attn_implementation="sdpa",
     )
     return LlamaForCausalLM(config)

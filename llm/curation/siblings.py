@@ -7,6 +7,10 @@ keep the task about meaning:
   answers, so nothing in an answer alone (its length, first word, style) says anything: chance exactly.
 - Balance. A set is taken when bag-of-words baselines gain nothing on it; sets they would solve are let in
   only as far as their overall accuracy stays below a ceiling.
+
+What is left must still be learnable by a small model in minutes, so sets that mix classes with functions
+come first: a class is described by a noun ("A queue that ..."), a function by a verb ("Return the ..."),
+and the name shows which it is by its capitals and word order, which bags of words do not keep.
 """
 
 from __future__ import annotations
@@ -57,8 +61,11 @@ def closed_sets(objects: Sequence[DocumentedObject], rule: Rule, rates: Sequence
     taken: set[tuple[str, ...]] = set()
     chosen: list[Set] = []
     totals = [0.0] * len(rates)
-    for allowed in range(1, rule.max_uses + 1):  # every object once before any of them twice
+    rounds = [(kinds, allowed) for kinds in (True, False) for allowed in range(1, rule.max_uses + 1)]
+    for of_two_kinds, allowed in rounds:  # in each, every object once before any of them twice
         for members, won in scored:
+            if _is_mixed(members) is not of_two_kinds:
+                continue
             if (len(chosen) + 1) * rule.size > rule.limit:
                 return _ordered(chosen, rule.seed)
             names = tuple(one.name for one in members)
@@ -114,17 +121,22 @@ def _candidates(objects: Sequence[DocumentedObject], rule: Rule) -> Iterator[Set
     for parent in sorted(families):
         family = sorted(families[parent], key=lambda one: (len(one.summary), one.name))
         for start, first in enumerate(family):
-            near = [
-                o for o in family[start + 1 : start + 1 + WINDOW] if _alike(first, o, rule.max_length_ratio)
-            ]
+            alike = [o for o in family[start + 1 :] if _alike(first, o, rule.max_length_ratio)]
+            same = [o for o in alike if not _is_mixed((first, o))][:WINDOW]
+            other_kind = [o for o in alike if _is_mixed((first, o))][:WINDOW]
             if rule.size == 2:
-                yield from ((first, other) for other in near if _distinct(first, other))
+                yield from ((first, other) for other in same + other_kind if _distinct(first, other))
             else:
-                near.sort(key=lambda other: order_key(rule.seed, first.name, other.name))
-                for others in combinations(near[:8], rule.size - 1):
+                for near in (same, other_kind):
+                    near.sort(key=lambda other: order_key(rule.seed, first.name, other.name))
+                for others in combinations(same[:4] + other_kind[:4], rule.size - 1):
                     members = (first, *others)
                     if all(_distinct(a, b) for a, b in combinations(members, 2)):
                         yield members
+
+
+def _is_mixed(members: Sequence[DocumentedObject]) -> bool:
+    return len({one.kind == "class" for one in members}) == 2
 
 
 def _alike(first: DocumentedObject, other: DocumentedObject, ratio: float) -> bool:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from llm.config import escaped
 from llm.runs import files
 from llm.types import ConfigError
 
@@ -52,17 +53,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 
 def to_yaml(config: Mapping[str, Any]) -> str:
     """YAML from which OmegaConf reads exactly `config` again, texts like interpolations included."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escaped(dict(config))))
-
-
-def _escaped(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _escaped(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_escaped(item) for item in value]
-    if isinstance(value, str):  # OmegaConf halves the backslashes in front of an interpolation
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    return str(value) if isinstance(value, Path) else value
+    return OmegaConf.to_yaml(OmegaConf.create(escaped(dict(config))))
 
 
 class RunDirectory:

@@ -15,9 +15,9 @@ from typing import Any
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from llm.config import CONF, ENTRY_KEYS, Invocation, mistakes_in, resolved
+from llm.config import Invocation, composer, mistakes_in, resolved
 
 
 class ContentSweeper(BasicSweeper):
@@ -92,9 +92,8 @@ class ContentSweeper(BasicSweeper):
         from llm.runs.directory import fingerprint
 
         status, reason = "todo", ""
-        task = OmegaConf.masked_copy(config, [key for key in config if key not in ENTRY_KEYS])
         try:
-            check(task)
+            check(config)
         except ExceptionGroup as error:
             status, reason = "impossible", "; ".join(str(one) for one in mistakes_in(error))
         directory = self.directory / fingerprint(resolved(config))[:12]
@@ -125,7 +124,7 @@ class ContentSweeper(BasicSweeper):
 
 def cells(choice: str) -> list[list[str]]:
     """The overrides of every cell of a grid preset, such as ``sweeps=depth_heads_width``."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with composer():
         params = hydra.compose("config", [choice], return_hydra_config=True).hydra.sweeper.params or {}
         overrides = OverridesParser.create().parse_overrides(
             [f"{key}={value}" for key, value in params.items()]

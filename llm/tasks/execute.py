@@ -24,11 +24,6 @@ class Outcome(NamedTuple):
     objective: float | None
 
 
-def task_of(config: DictConfig) -> DictConfig:
-    """The keyword arguments of the task: the config less the entry keys."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key not in ENTRY_KEYS])
-
-
 def run_name(config: DictConfig, invocation: Invocation) -> str:
     """`runs/<name>`: what the user says, else the preset, else the task (``quickstart`` for the default)."""
     choices = invocation.choices
@@ -44,8 +39,7 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         invocation: What Hydra knows of it.
         resume: The earlier run to go on with in its own directory.
     """
-    task = task_of(config)
-    check(task)
+    check(config)
     container = {**resolved(config), "name": run_name(config, invocation)}
     composed = OmegaConf.to_container(config, resolve=False)
     assert isinstance(composed, dict)
@@ -60,6 +54,7 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         resume=resume,
         report=page.write,
     ) as run:
+        task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
         objective = build(task, run=run)
         run.summary.setdefault("objective", objective)
     run.say(f"recorded in {run.directory}")

@@ -93,8 +93,10 @@ def resume(config: DictConfig, invocation: Invocation) -> Outcome:
     record = directory.read(config.resume, key="resume")
     saved = OmegaConf.create(migrate(record.config))
     assert isinstance(saved, DictConfig)
-    chosen = [o for o in invocation.overrides if _is_choice(o, invocation)]
-    given = [o for o in invocation.overrides if o not in chosen and not o.startswith(("resume=", "run_dir="))]
+    repeated = OmegaConf.load(record.directory / ".hydra" / "overrides.yaml")
+    own = [o for o in invocation.overrides if o not in repeated]
+    chosen = [o for o in own if _is_choice(o, invocation)]
+    given = [o for o in own if o not in chosen and not o.startswith(("resume=", "run_dir="))]
     if chosen:
         _refuse_another_config(saved, config, given)
     for override in given:

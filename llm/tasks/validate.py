@@ -10,7 +10,6 @@ from llm.checking import check
 from llm.config import REPOSITORY, compose, mistakes_in
 from llm.runs.run import Run
 from llm.sweeping.content import cells as sweep_cells
-from llm.tasks.execute import task_of
 from llm.types import ConfigError
 
 
@@ -65,7 +64,7 @@ def _mistakes(choice: str) -> list[ConfigError]:
     found: list[list[ConfigError]] = []
     for overrides in cells:
         try:
-            check(task_of(compose(overrides)))
+            check(compose(overrides))
         except (ConfigError, ExceptionGroup) as error:
             found.append(mistakes_in(error))
     return found[0] if found and len(found) == len(cells) else []

@@ -18,7 +18,7 @@ NAMES = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
 def test_benchmark(name: str) -> None:
     assert (CONF / "benchmark" / f"{name}.yaml").read_text().startswith("# ")
     config = compose(["task=benchmark", f"benchmark={name}"])
-    check(config.benchmark, "benchmark")
+    check(config)
     component = build(config.benchmark)
     assert component.name == name
     assert callable(component.measure)

@@ -56,6 +56,7 @@ def test_steps_lower_the_loss() -> None:
     model = compose_decoder(50, 8)
     ids = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
 
+    @torch.no_grad()
     def loss() -> float:
         logits = model(Batch(ids[:, :-1]))
         return float(torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()))

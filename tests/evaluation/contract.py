@@ -56,7 +56,7 @@ def check_exam(path: Path, folder: Path, tokenizer: Any) -> None:
         assert key.rpartition(".")[2] == "path", f"{key}: an exam needs no more than a path to be run"
     if OmegaConf.is_missing(node, "path"):
         node.path = str(rows_file(folder))
-    check(node, f"evaluation.{path.stem}")
+    check(root)
     exam = build(node)
     assert exam.name == path.stem, f"calls itself {exam.name}"
     if not isinstance(exam, DirectExam):
