@@ -44,6 +44,10 @@ ENTRY_KEYS = (
 )
 """Keys every task accepts; the launcher uses them and strips them before the task is called."""
 
+NEVER_REPEATED = frozenset(ENTRY_KEYS) - {"name", "seed", "tracker"} | {"hydra"}
+"""What `resume=` does not take from the command line a run says it had: that is somebody's file, and these
+keys decide where things are written and which code is trusted."""
+
 ALLOWED_TARGETS = ("llm.", "torch.nn.", "torch.optim.", "fairscale.optim.", "fairscale.nn.")
 """Prefixes of what a config may call: a saved config is somebody's file, and may not name `os.system`."""
 
@@ -102,8 +106,9 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     if chooses_sweep and not {"-m", "--multirun"} & set(flags) and _runs(flags):
         flags.append("--multirun")
     sweeping = bool({"-m", "--multirun"} & set(flags))
-    overrides = [*_choices_of_resumed(overrides), *overrides]
-    return [*flags, *(_quote_where_needed(o, sweeping) for o in overrides)]
+    # the recorded ones are quoted already, and one trial of a sweep is no sweep
+    recorded = _choices_of_resumed(overrides)
+    return [*flags, *recorded, *(_quote_where_needed(o, sweeping) for o in overrides)]
 
 
 def _choices_of_resumed(overrides: Sequence[str]) -> list[str]:
@@ -115,8 +120,20 @@ def _choices_of_resumed(overrides: Sequence[str]) -> list[str]:
         saved = OmegaConf.load(Path(given["resume"]) / ".hydra" / "overrides.yaml")
     except (OSError, ValueError):
         return []  # no run: the launcher says so
-    replaced = {*given, "sweeps", "run_dir"}
-    return [str(o) for o in saved if str(o).lstrip("+").partition("=")[0] not in replaced]
+    return [o for o in map(str, saved) if (key := _key(o)) is not None and key not in given and _is_safe(o)]
+
+
+def _key(override: str) -> str | None:
+    """The key of an override; None when it is none, as a flag."""
+    found = re.match(r"[+~]{0,2}([\w/@.:-]+)(?:=|\Z)", override)
+    return found[1] if found and not override.startswith("-") else None
+
+
+def _is_safe(override: str) -> bool:
+    """Whether an override out of a saved file changes no entry key and chooses among our own configs."""
+    key, _, value = override.partition("=")
+    first = re.split(r"[/@.]", key.lstrip("+~"))[0]
+    return first not in NEVER_REPEATED and ("." in key or ".." not in value)
 
 
 def _runs(flags: Sequence[str]) -> bool:
@@ -167,7 +184,8 @@ def cli(launch: str) -> int:
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing and exiting 1
     codes: list[int] = []
-    sys.argv[1:] = prepare(sys.argv[1:])
+    typed = sys.argv[1:]
+    sys.argv[1:] = prepare(typed)
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def main(config: DictConfig) -> float | None:
@@ -182,6 +200,7 @@ def cli(launch: str) -> int:
             return None
 
     try:
+        _trust(typed)
         main()
     except KeyboardInterrupt:
         codes.append(130)
@@ -215,13 +234,18 @@ def composer() -> Iterator[None]:
         shared.hydra = running
 
 
-def compose(overrides: Sequence[str] = ()) -> DictConfig:
+def compose(overrides: Sequence[str] = (), *, are_recorded: bool = False) -> DictConfig:
     """The config that ``python main.py OVERRIDES`` would run, composed but not yet checked or built.
+
+    Args:
+        overrides: As typed on a command line.
+        are_recorded: They are as a run wrote them down instead: quoted where Hydra needs it.
 
     Raises:
         ConfigError: an override names no such key or option, or does not parse.
     """
-    prepared = [o for o in prepare(list(overrides)) if not o.startswith("-")]
+    prepared = list(overrides) if are_recorded else prepare(overrides)
+    prepared = [o for o in prepared if not o.startswith("-")]
     try:
         with composer():
             return hydra.compose("config", prepared)
@@ -355,8 +379,23 @@ _extra_targets: list[str] = []
 
 
 def allow_targets(prefixes: Sequence[str]) -> None:
-    """Lets configs of this process call more: only ever from the command line, never from a saved file."""
+    """Lets configs of this process call more: only ever on the user's word, never on a file's."""
     _extra_targets.extend(prefixes)
+
+
+def _trust(typed: Sequence[str]) -> None:
+    """Takes ``allow_targets=[PREFIX]`` from what the user typed and nowhere else: no file can give it."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    _extra_targets.clear()
+    for argument in typed:
+        if argument.lstrip("+").startswith("allow_targets="):
+            value = OverridesParser.create().parse_override(argument).value()
+            prefixes = value if isinstance(value, list) else [value]
+            if not all(isinstance(prefix, str) and prefix for prefix in prefixes):
+                mend = "must be a list of prefixes, as [my_package.]"
+                raise ConfigError("allow_targets", argument.partition("=")[2], mend)
+            allow_targets([str(prefix) for prefix in prefixes])
 
 
 def allowed_targets() -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Bool, Int
+    from jaxtyping import Bool, Float, Int
     from torch import Tensor, nn
 
 IGNORE = -100
@@ -35,18 +35,8 @@ class ConfigError(ValueError):
         return f"{self.key}={self.value}: {self.mend}" if self.key else self.mend
 
 
-class NotReproduced(Exception):
+class NotReproduced(Exception):  # noqa: N818  (a verdict, not an error)
     """``reproduce=`` ran to its end and the result differs from the saved run; exit code 3."""
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text of a corpus, before it becomes tokens."""
-
-    id: str
-    text: str
-    source: str
-    domain: str = ""
 
 
 class Message(NamedTuple):
@@ -95,16 +85,22 @@ class Batch:
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. `eos_id` ends a document; `save` writes what `llm.tokenizers.base.load` reads."""
+    """Text to ids and back. `eos_id` ends a document; None when the vocabulary has no such id."""
 
     vocab_size: int
     eos_id: int | None
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, never a special one."""
+        ...
 
-    def decode(self, ids: Sequence[int]) -> str: ...
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`."""
+        ...
 
-    def save(self, directory: Path) -> None: ...
+    def save(self, directory: Path) -> None:
+        """Writes what `llm.tokenizers.base.load` reads."""
+        ...
 
 
 class ChatTemplate(Protocol):
@@ -112,10 +108,14 @@ class ChatTemplate(Protocol):
 
     def render(
         self, conversation: Conversation, *, add_generation_prompt: bool = False
-    ) -> tuple[list[int], list[bool]]: ...
+    ) -> tuple[list[int], list[bool]]:
+        """Ids, and a mask of the same length, True where the assistant wrote."""
+        ...
 
     @property
-    def stop_ids(self) -> tuple[int, ...]: ...
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids at which an answer ends."""
+        ...
 
 
 class Dataset(Protocol):
@@ -123,7 +123,9 @@ class Dataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int]) -> Batch: ...
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The sequences of these numbers, in this order."""
+        ...
 
     @property
     def bytes_per_target(self) -> float | None:
@@ -144,7 +146,13 @@ class TrainingData(Protocol):
 
     seq_len: int
 
-    def load(self, make_tokenizer: Callable[[Iterable[str]], Tokenizer], cache: Path) -> Splits: ...
+    def load(self, make_tokenizer: Callable[[Iterable[str]], Tokenizer], cache: Path) -> Splits:
+        """Reads and tokenises both splits; `cache` is a folder of the run's for what that prepares.
+
+        Raises:
+            ConfigError: the data are missing or not what they should be.
+        """
+        ...
 
     def fingerprint(self) -> str:
         """A digest of the bytes this data comes from."""
@@ -152,23 +160,47 @@ class TrainingData(Protocol):
 
 
 class LanguageModel(Protocol):
-    """A model as the rest of the house sees it: hidden states, a head, and where its blocks are."""
+    """A model as the rest of the house sees it: hidden states, a head, and where its blocks are.
+
+    It is a `torch.nn.Module`, of whose methods only those are repeated here that other rooms call.
+    """
 
     vocab_size: int
     max_seq_len: int
+    blocks: nn.ModuleList
+    training: bool
 
-    def hidden(self, batch: Batch, cache: Any = None) -> Tensor: ...
+    def hidden(self, batch: Batch, cache: Any = None) -> Float[Tensor, "B T D"]:
+        """The stream after the last block; with a `cache`, of the new tokens only."""
+        ...
 
-    def head(self, hidden: Tensor) -> Tensor: ...
+    def head(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
+        """Scores (logits) of every id to come next."""
+        ...
 
-    def __call__(self, batch: Batch, cache: Any = None) -> Tensor: ...
+    def __call__(self, batch: Batch, cache: Any = None) -> Float[Tensor, "B T V"]:
+        """``head(hidden(batch, cache))``."""
+        ...
 
-    def init_weights(self, generator: torch.Generator) -> None: ...
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Sets every weight and buffer, drawing from `generator` alone."""
+        ...
 
-    @property
-    def blocks(self) -> nn.ModuleList: ...
+    def parallel_plan(self) -> Mapping[str, str]:
+        """What may be wrapped or split, by module name: ``block``, ``column`` or ``row``."""
+        ...
 
-    def parallel_plan(self) -> Mapping[str, str]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """torch's."""
+        ...
+
+    def train(self, mode: bool = True) -> Self:
+        """torch's."""
+        ...
+
+    def to(self, device: torch.device) -> Self:
+        """torch's."""
+        ...
 
 
 class Algorithm(Protocol):
@@ -184,15 +216,21 @@ class Algorithm(Protocol):
         """On-policy algorithms generate here; the identity for SFT and DPO."""
         ...
 
-    def units(self, batch: Batch) -> int: ...
+    def units(self, batch: Batch) -> int:
+        """What the loss is a mean over, counted: target tokens, pairs."""
+        ...
 
-    def loss(self, policy: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]: ...
+    def loss(self, policy: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean with its graph, and metrics to log, detached."""
+        ...
 
 
 class Callback(Protocol):
     """Called by the trainer after each optimizer step with its state and that step's metrics."""
 
-    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None: ...
+    def on_step(self, state: Any, metrics: Mapping[str, float]) -> None:
+        """`state` is an `llm.training.state.TrainState`."""
+        ...
 
 
 class Request(NamedTuple):
@@ -216,14 +254,14 @@ class Exam(Protocol):
 
     name: str
 
-    def examples(self) -> Iterator[Mapping[str, Any]]: ...
+    def examples(self) -> Iterator[Mapping[str, Any]]:
+        """The questions; may be asked for again."""
+        ...
 
-    def requests(self, example: Mapping[str, Any]) -> list[Request]: ...
+    def requests(self, example: Mapping[str, Any]) -> list[Request]:
+        """What to ask the model for this example."""
+        ...
 
-    def score(self, example: Mapping[str, Any], responses: Sequence[Response]) -> dict[str, float]: ...
-
-
-class Fingerprinted(Protocol):
-    """A component that reads data from outside: its digest is part of a stage's key."""
-
-    def fingerprint(self) -> str: ...
+    def score(self, example: Mapping[str, Any], responses: Sequence[Response]) -> dict[str, float]:
+        """What the answers, in the order of the requests, are worth."""
+        ...

@@ -12,6 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from jaxtyping import install_import_hook
+
+# Before anything of these rooms is imported: every call in a test then holds its tensors against the shapes
+# in the signatures.
+install_import_hook(
+    ["llm.models", "llm.generation", "llm.training", "llm.alignment"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from llm.alignment.base import Offline
+from llm.training.algorithm import Offline
 from llm.training.losses import sequence_log_probs
 from llm.types import Batch
 

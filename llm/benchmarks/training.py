@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from llm import runtime
 from llm.benchmarks.base import alternate
+from llm.models.decoder import Decoder
 from llm.runs.run import Run
 from llm.types import Batch, ConfigError
 
@@ -39,7 +40,7 @@ class TrainingStep:
 
     def __init__(
         self,
-        model: Callable[..., nn.Module],
+        model: Callable[..., Decoder],
         d_model: Count = 256,
         n_layers: Count = 4,
         n_heads: Count = 4,
@@ -74,7 +75,7 @@ class TrainingStep:
         theirs = _llama(self.sizes, self.seq_len).to(device)
         ours = self.model(max_seq_len=self.seq_len, **self.sizes).to(device)
         generator = torch.Generator().manual_seed(run.seed)
-        ours.init_weights(generator)  # type: ignore[operator]
+        ours.init_weights(generator)
         n_params = sum(p.numel() for p in ours.parameters())
         if n_params != (n_theirs := sum(p.numel() for p in theirs.parameters())):
             mend = f"{n_params:,} parameters where LLaMA has {n_theirs:,}; use model@benchmark.model=llama"

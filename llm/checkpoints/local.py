@@ -33,8 +33,10 @@ from torch import Tensor, nn
 
 from llm.checkpoints import manifest
 from llm.config import build
+from llm.files import sync
+from llm.models.weights import persistent
 from llm.tokenizers.base import load as load_tokenizer
-from llm.types import ConfigError, Tokenizer
+from llm.types import ConfigError, LanguageModel, Tokenizer
 
 STEP = re.compile(r"step_(\d{6,})\Z")
 
@@ -110,7 +112,7 @@ class LocalCheckpoints:
         if final.exists():  # training went on from an earlier step and is here again
             final.rename(directory / f".tmp-replaced-{final.name}")
         partial.rename(final)
-        manifest.sync(directory)
+        sync(directory)
         _point(directory / "last", final)
         if best:
             _point(directory / "best", final)
@@ -187,7 +189,9 @@ def load(path: str | Path, *, key: str = "checkpoint") -> Checkpoint:
     )
 
 
-def load_model(path: str | Path, *, key: str = "checkpoint") -> tuple[nn.Module, Tokenizer, dict[str, Any]]:
+def load_model(
+    path: str | Path, *, key: str = "checkpoint"
+) -> tuple[LanguageModel, Tokenizer, dict[str, Any]]:
     """The trained model in the checkpoint that `path` means, in evaluation mode on the CPU.
 
     Returns:
@@ -202,7 +206,6 @@ def load_model(path: str | Path, *, key: str = "checkpoint") -> tuple[nn.Module,
     sizes = {name: description[name] for name in ("vocab_size", "max_seq_len")}
     made = build({**description["config"], **sizes, "_partial_": False})
     weights = load_file(place / "model.safetensors")
-    assert isinstance(made, nn.Module)
     require_same_architecture(weights, made, path, key=key)
     tied = set(made.state_dict()) - set(weights)
     missing, _ = made.load_state_dict(weights, strict=False)
@@ -221,8 +224,7 @@ def require_same_architecture(
     Raises:
         ConfigError: names the first tensor that differs, with both shapes.
     """
-    saved = model.state_dict(keep_vars=True)
-    expected = dict(model.named_parameters()) | {n: b for n, b in model.named_buffers() if n in saved}
+    expected = persistent(model)
     for name, tensor in expected.items():
         if name not in weights:
             raise ConfigError(key, path, f"is of another architecture: it has no {name}, the model does")
@@ -246,4 +248,4 @@ def _point(link: Path, target: Path) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target.name)
     fresh.replace(link)
-    manifest.sync(link.parent)
+    sync(link.parent)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from llm.files import sha256_file, sync
 
 MANIFEST = "manifest.json"
 REQUIRED = frozenset({"model.safetensors", "optimizer.safetensors", "state.json", "model.json"})
@@ -22,7 +23,7 @@ def write(directory: Path) -> None:
     folders = {directory}
     for file in sorted(p for p in directory.rglob("*") if p.is_file()):
         name = file.relative_to(directory).as_posix()
-        listed[name] = {"size": file.stat().st_size, "sha256": _sha256(file)}
+        listed[name] = {"size": file.stat().st_size, "sha256": sha256_file(file)}
         sync(file)
         folders.add(file.parent)
     (directory / MANIFEST).write_bytes(_render(listed))
@@ -52,20 +53,11 @@ def fault(directory: Path) -> str | None:
             size = file.stat().st_size
             if size != expected["size"]:
                 return f"{name} has {size:,} of {expected['size']:,} bytes"
-            if _sha256(file) != expected["sha256"]:
+            if sha256_file(file) != expected["sha256"]:
                 return f"the checksum of {name} is wrong"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
     return None
-
-
-def sync(path: Path) -> None:
-    """Makes a file's content, or the names in a directory, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -82,8 +74,3 @@ def _render(listed: Mapping[str, Any]) -> bytes:
     files = json.dumps(listed, sort_keys=True)
     whole = {"files": listed, "sha256": hashlib.sha256(files.encode()).hexdigest()}
     return (json.dumps(whole, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

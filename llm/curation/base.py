@@ -84,11 +84,6 @@ class ObjectSource(Protocol):
         ...
 
 
-def digest(*parts: object) -> str:
-    """A hexadecimal digest of the parts, the same on every machine and in every process."""
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()[:32]
-
-
 def order_key(seed: int, *parts: object) -> int:
     """A fair 63-bit number that depends on nothing but its arguments: for seeded order and choice."""
     joined = "\x1f".join(map(str, (seed, *parts))).encode()

@@ -47,10 +47,10 @@ class DeriveQuestions:
         self,
         *,
         max_conversations: Annotated[int, Field(gt=0)] = 12_000,
-        max_pairs: Annotated[int, Field(gt=0)] = 8_000,
+        max_pairs: Annotated[int, Field(gt=0)] = 4_000,
         validation_pairs: Annotated[int, Field(gt=0)] = 600,
         exam_questions: Annotated[int, Field(gt=0)] = 500,
-        pairs_ceiling: Annotated[float, Field(ge=0.5, le=1)] = 0.57,
+        pairs_ceiling: Annotated[float, Field(ge=0.5, le=1)] = 0.58,
         exam_ceiling: Annotated[float, Field(ge=0.25, le=1)] = 0.32,
         seed: int = 0,
     ) -> None:
@@ -79,7 +79,7 @@ class DeriveQuestions:
             "trigrams": Overlap(trigrams, answers),
             "prefixes": shared_prefixes,
         }
-        rule = siblings.Rule(2, self.pairs_ceiling, 2, 1.35, self.max_pairs, self.seed)
+        rule = siblings.Rule(2, self.pairs_ceiling, 4, 1.5, self.max_pairs, self.seed)
         pairs = _pairs(siblings.closed_sets(train, rule, list(overlaps.values())))
         advance()
         learned = Learned(pairs, seed=self.seed)
@@ -89,10 +89,10 @@ class DeriveQuestions:
         }  # fmt: skip
         # held-out sets are also balanced against the trained baseline, which has not seen them
         against: list[Rate] = [*overlaps.values(), learned]
-        rule = siblings.Rule(2, self.pairs_ceiling, 2, 1.35, self.validation_pairs, self.seed)
+        rule = siblings.Rule(2, self.pairs_ceiling, 4, 1.5, self.validation_pairs, self.seed)
         held_pairs = _pairs(siblings.closed_sets(validation, rule, against))
         advance()
-        rule = siblings.Rule(4, self.exam_ceiling, 3, 1.6, self.exam_questions, self.seed)
+        rule = siblings.Rule(4, self.exam_ceiling, 4, 1.6, self.exam_questions, self.seed)
         exam = _exam(siblings.closed_sets(validation, rule, against), self.seed)
         advance()
         told = conversations(train, seed=self.seed, limit=self.max_conversations)

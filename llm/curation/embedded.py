@@ -11,8 +11,9 @@ import polars as pl
 from pydantic import Field
 
 from llm.curation import packages as located
-from llm.curation.base import DocumentedObject, digest, order_key
+from llm.curation.base import DocumentedObject, order_key
 from llm.curation.objects import read_objects
+from llm.files import digest
 from llm.types import ConfigError
 
 MAX_FILE_BYTES = 120_000
@@ -75,7 +76,7 @@ class EmbeddedCorpus:
         parts: list[object] = [self.max_doc_bytes, self.max_source_bytes, self.seed]
         parts += [f"{package} {located.version(package)}" for package in self.packages]
         parts += [f"{file.name} {file.n_bytes}" for file in self.files]
-        return digest(*parts)
+        return digest(parts)
 
     def documents(self) -> pl.LazyFrame:
         """Rows id, text, source (the package), domain, group (the part of the package split as one)."""

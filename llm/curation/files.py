@@ -1,14 +1,12 @@
-"""Files a reader is pointed at: found, opened, and every way they can be wrong said in one line."""
+"""What the readers of files share: finding them, naming them, and which columns of them are read."""
 
 from __future__ import annotations
 
 import glob
-import gzip
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from llm.curation.base import digest
+from llm.files import digest
 from llm.types import ConfigError
 
 
@@ -36,31 +34,9 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
     return found
 
 
-def read_text(path: Path) -> str:
-    """Text of a file, unpacked when its name ends in `.gz`.
-
-    Raises:
-        ConfigError: unreadable, empty, broken gzip, or not UTF-8 text. Key `path`.
-    """
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError("path", path, f"is not a whole gzip file ({error})") from None
-    except OSError as error:
-        raise ConfigError("path", path, f"cannot be read ({error.strerror})") from None
-    if not data.strip():
-        raise ConfigError("path", path, "is empty")
-    if b"\0" in data[:65536]:
-        raise ConfigError("path", path, "is not text (it holds zero bytes)")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError("path", path, f"is not UTF-8 text (byte {error.start})") from None
-
-
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:
     """A digest of names, sizes and times of change: reading gigabytes to find nothing new would be slow."""
-    return digest(*settings, *(f"{p.resolve()} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in paths))
+    return digest([settings, [(p.resolve(), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]])
 
 
 def label(path: Path, paths: Sequence[Path]) -> str:
@@ -72,3 +48,32 @@ def label(path: Path, paths: Sequence[Path]) -> str:
     while any(not one.is_relative_to(common) for one in parents):
         common = common.parent
     return path.relative_to(common).as_posix()
+
+
+class Columns:
+    """The settings of a reader of files whose documents are rows.
+
+    Args:
+        path: File, folder or pattern.
+        text: Column of the text.
+        id: Column of the document's name; the file and the row's number when null.
+        domain: Domain of the documents, unless `domain_column` names one.
+        domain_column: Column of the domain.
+    """
+
+    suffixes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        path: str,
+        text: str = "text",
+        id: str | None = None,
+        domain: str = "text",
+        domain_column: str | None = None,
+    ) -> None:
+        self.path, self.text, self.id, self.domain, self.domain_column = path, text, id, domain, domain_column
+        self._paths = find(path, self.suffixes)
+
+    def fingerprint(self) -> str:
+        """Names, sizes and times of the files, and which columns are read."""
+        return fingerprint(self._paths, self.text, self.id, self.domain, self.domain_column)

@@ -10,39 +10,21 @@ from llm.curation import files
 from llm.types import ConfigError
 
 
-class Parquet:
-    """Parquet files: a file, a folder or a glob pattern, read lazily by polars.
+class Parquet(files.Columns):
+    """Parquet files: a file, a folder or a glob pattern, read by polars.
 
-    Args:
-        path: File, folder or pattern.
-        text: Column of the text.
-        id: Column of the document's name; the file and row number when null.
-        domain: Domain of the documents, unless `domain_column` names one.
-        domain_column: Column of the domain.
+    Arguments as in `llm.curation.files.Columns`.
 
     Raises:
         ConfigError: nothing there; not a whole parquet file; a missing column, or one that is not text.
     """
 
-    def __init__(
-        self,
-        path: str,
-        text: str = "text",
-        id: str | None = None,
-        domain: str = "text",
-        domain_column: str | None = None,
-    ) -> None:
-        self.path, self.text, self.id, self.domain, self.domain_column = path, text, id, domain, domain_column
-        self._paths = files.find(path, (".parquet",))
+    suffixes = (".parquet",)
 
     def documents(self) -> pl.LazyFrame:
         """Rows id, text, source, domain; rows without a text are left out."""
         frames = [self._one(path) for path in self._paths]
         return pl.concat(frames)
-
-    def fingerprint(self) -> str:
-        """Names, sizes and times of the files, and which columns are read."""
-        return files.fingerprint(self._paths, self.text, self.id, self.domain, self.domain_column)
 
     def _one(self, path: Path) -> pl.LazyFrame:
         if path.stat().st_size == 0:

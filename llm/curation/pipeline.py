@@ -7,11 +7,12 @@ from typing import Protocol
 
 import polars as pl
 
-from llm.curation.base import DOCUMENT_COLUMNS, DocumentedObject, ObjectSource, Source, Step, digest
+from llm.curation.base import DOCUMENT_COLUMNS, DocumentedObject, ObjectSource, Source, Step
 from llm.curation.derive import DeriveQuestions
 from llm.curation.leaks import LeakRemoval
 from llm.curation.mixture import DomainMixture
 from llm.curation.split import HashSplit
+from llm.files import digest
 from llm.types import ConfigError
 
 
@@ -69,7 +70,7 @@ class Curation:
 
     def fingerprint(self) -> str:
         """A digest of what all sources would read."""
-        return digest(*(f"{name} {source.fingerprint()}" for name, source in self.sources.items()))
+        return digest([(name, source.fingerprint()) for name, source in self.sources.items()])
 
     def read(self, name: str) -> pl.DataFrame:
         """The documents of one source.

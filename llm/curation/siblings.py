@@ -8,13 +8,15 @@ keep the task about meaning:
 - Balance. A set is taken when bag-of-words baselines gain nothing on it; sets they would solve are let in
   only as far as their overall accuracy stays below a ceiling.
 
-What is left must still be learnable by a small model in minutes, so sets that mix classes with functions
-come first: a class is described by a noun ("A queue that ..."), a function by a verb ("Return the ..."),
-and the name shows which it is by its capitals and word order, which bags of words do not keep.
+What is left must still be learnable by a small model in minutes, so every set mixes kinds that are described
+in different forms: a class by a noun ("A queue that ..."), a predicate by a condition ("Return True if ..."),
+any other function by an action ("Close the ..."). A name shows its kind by capitals and word order, which a
+bag of words does not keep.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ from llm.curation.near_duplicates import jaccard, shingles
 
 WINDOW = 14
 """Siblings are compared with this many neighbours in the order of description length."""
+
+PREDICATE = re.compile(r"_*(is|has|can|should|are|supports?|check)(_|[A-Z]|$)|_*is[a-z]+$")
+"""Names of functions that say whether something holds, such as ``is_integer``."""
 
 Set = tuple[DocumentedObject, ...]
 
@@ -58,28 +63,24 @@ def closed_sets(objects: Sequence[DocumentedObject], rule: Rule, rates: Sequence
     scored = [(members, _credits(members, rates, known)) for members in _candidates(objects, rule)]
     scored.sort(key=lambda entry: order_key(rule.seed, *(one.name for one in entry[0])))
     uses: Counter[str] = Counter()
-    taken: set[tuple[str, ...]] = set()
-    chosen: list[Set] = []
+    chosen: dict[tuple[str, ...], Set] = {}
     totals = [0.0] * len(rates)
-    rounds = [(kinds, allowed) for kinds in (True, False) for allowed in range(1, rule.max_uses + 1)]
-    for of_two_kinds, allowed in rounds:  # in each, every object once before any of them twice
+    rounds = [(easy, allowed) for easy in (False, True) for allowed in range(1, rule.max_uses + 1)]
+    for easy, allowed in rounds:  # in each, every object is used once before any of them twice
         for members, won in scored:
-            if _is_mixed(members) is not of_two_kinds:
-                continue
             if (len(chosen) + 1) * rule.size > rule.limit:
-                return _ordered(chosen, rule.seed)
+                break
             names = tuple(one.name for one in members)
-            if names in taken or any(uses[name] >= allowed for name in names):
+            if (max(won) > 1.0) is not easy or names in chosen or any(uses[name] >= allowed for name in names):
                 continue
             after = [total + gain for total, gain in zip(totals, won, strict=True)]
-            # a set no baseline gains on is always welcome; an easy one while there is room under the ceiling
-            if max(won) > 1.0 and max(after) > rule.ceiling * rule.size * (len(chosen) + 1):
+            # sets on which no baseline gains make room for easy ones under the ceiling
+            if easy and max(after) > rule.ceiling * rule.size * (len(chosen) + 1):
                 continue
             totals = after
             uses.update(names)
-            taken.add(names)
-            chosen.append(members)
-    return _ordered(chosen, rule.seed)
+            chosen[names] = members
+    return _ordered(list(chosen.values()), rule.seed)
 
 
 def _ordered(sets: Sequence[Set], seed: int) -> list[Set]:
@@ -122,21 +123,23 @@ def _candidates(objects: Sequence[DocumentedObject], rule: Rule) -> Iterator[Set
         family = sorted(families[parent], key=lambda one: (len(one.summary), one.name))
         for start, first in enumerate(family):
             alike = [o for o in family[start + 1 :] if _alike(first, o, rule.max_length_ratio)]
-            same = [o for o in alike if not _is_mixed((first, o))][:WINDOW]
-            other_kind = [o for o in alike if _is_mixed((first, o))][:WINDOW]
             if rule.size == 2:
-                yield from ((first, other) for other in same + other_kind if _distinct(first, other))
+                other_kind = [o for o in alike if _kind(o) != _kind(first)][:WINDOW]
+                yield from ((first, other) for other in other_kind if _distinct(first, other))
             else:
-                for near in (same, other_kind):
-                    near.sort(key=lambda other: order_key(rule.seed, first.name, other.name))
-                for others in combinations(same[:4] + other_kind[:4], rule.size - 1):
+                alike = alike[: 2 * WINDOW]
+                alike.sort(key=lambda other: order_key(rule.seed, first.name, other.name))
+                for others in combinations(alike[:8], rule.size - 1):
                     members = (first, *others)
-                    if all(_distinct(a, b) for a, b in combinations(members, 2)):
+                    kinds = {_kind(one) for one in members}
+                    if len(kinds) > 1 and all(_distinct(a, b) for a, b in combinations(members, 2)):
                         yield members
 
 
-def _is_mixed(members: Sequence[DocumentedObject]) -> bool:
-    return len({one.kind == "class" for one in members}) == 2
+def _kind(one: DocumentedObject) -> str:
+    if one.kind == "class":
+        return "class"
+    return "predicate" if PREDICATE.match(one.leaf) else "action"
 
 
 def _alike(first: DocumentedObject, other: DocumentedObject, ratio: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 import polars as pl
 
 from llm.curation import files
+from llm.inputs import read_text
 
 
 class TextFiles:
@@ -29,7 +30,7 @@ class TextFiles:
         """Rows id, text, source, domain; ids are the file's place and the number of the block."""
         rows: list[tuple[str, str, str, str]] = []
         for path in self._paths:
-            name, text = files.label(path, self._paths), files.read_text(path)
+            name, text = files.label(path, self._paths), read_text(path, key="path")
             if self.per == "file":
                 rows.append((name, text, path.name, self.domain))
                 continue

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llm import runtime
 from llm.data.rows import RowBuilder, Rows
-from llm.data.sources import Place, digest, read_jsonl
+from llm.inputs import Place, digest, read_jsonl
 from llm.runs.progress import Display, Progress
 from llm.tokenizers.chat import ROLES, ChatML
 from llm.types import Batch, ConfigError, Conversation, Message, Splits, Tokenizer

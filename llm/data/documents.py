@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from llm.data.sources import read_text
+from llm.inputs import read_text
 from llm.tokenizers.base import pieces
 from llm.types import ConfigError
 

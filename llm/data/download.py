@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from llm import runtime
-from llm.runs.files import sha256_file
+from llm import files, runtime
 from llm.runs.progress import Display, Progress
 from llm.types import ConfigError
 
 BLOCK_BYTES = 1 << 16
 TIMEOUT_SECONDS = 30.0
-
-
-def cache_directory() -> Path:
-    """Where downloads are kept between runs: ``$XDG_CACHE_HOME/llm-experiments``, or under ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llm-experiments"
 
 
 def fetch(url: str, sha256: str, cache: Path) -> Path:
@@ -43,25 +36,22 @@ def fetch(url: str, sha256: str, cache: Path) -> Path:
 
 
 def _whole(file: Path, sha256: str) -> bool:
-    return file.is_file() and sha256_file(file) == sha256
+    return file.is_file() and files.sha256_file(file) == sha256
 
 
 def _download(url: str, sha256: str, file: Path) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise ConfigError("url", url, "must begin with http:// or https://; for a local file give `path`")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        found = _stream(url, temporary)
-        if found != sha256:
-            raise ConfigError("sha256", sha256, f"{url} has sha256 {found}: it changed, or is another file")
-        temporary.replace(file)
+        with files.replacing(file) as temporary:
+            found = _stream(url, temporary)
+            if found != sha256:
+                mend = f"{url} has sha256 {found}: it changed, or is another file"
+                raise ConfigError("sha256", sha256, mend)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", None) or error
         mend = f"cannot be fetched ({reason}); download it yourself and give `path`"
         raise ConfigError("url", url, mend) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _stream(url: str, file: Path) -> str:
@@ -76,8 +66,6 @@ def _stream(url: str, file: Path) -> str:
                 checksum.update(block)
                 progress.advance(len(block))
         n_bytes = output.tell()
-        output.flush()
-        os.fsync(output.fileno())
     if expected is not None and n_bytes != expected:
         raise ConfigError(
             "url", url, f"the connection ended after {n_bytes:,} of {expected:,} bytes; try again"

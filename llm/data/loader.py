@@ -6,16 +6,16 @@ ranks and micro-batches changes who computes a sequence, never which sequences a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import groupby
-from typing import Protocol, runtime_checkable
+from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from llm.types import IGNORE, Batch, ConfigError, Dataset
+from llm.types import Batch, ConfigError, Dataset
 
 LARGEST_OFFSET = 1 << 31
 
@@ -79,28 +79,38 @@ class Loader:
         n = len(self.dataset)
         return [(g // n, int(permutation(n, self.seed, g // n)[g % n])) for g in numbers]
 
-    def epoch(self, step: int) -> float:
-        """How often the data has been seen when `step` steps are done."""
-        return step * self.batch_size / len(self.dataset)
-
     def _offset(self, epoch: int) -> int:
         return int(_bits(1, self.seed, epoch, 1)[0] % LARGEST_OFFSET)
 
 
-def evaluation_batches(dataset: Dataset, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """Every sequence of `dataset` once, over all ranks together, in batches of at most `batch_size`.
+class InOrder(Sequence[Batch]):
+    """Every sequence of a dataset once, in its order, in batches made when they are asked for.
 
-    Every rank gets the same number of batches, because a sharded model's forward pass is a collective: a rank
-    with one batch less would leave the others waiting. When there are fewer sequences than batches, the idle
-    rank gets a sequence with all its targets IGNORE, which weighs nothing in a loss over targets.
+    Args:
+        dataset: what to read.
+        batch_size: sequences in a batch; the last one may be smaller.
+        limit: stop after this many sequences; None for all.
     """
-    n = len(dataset)
-    rounds = -(-n // (batch_size * world))
-    n_shards = rounds * world
-    for turn in range(rounds):
-        shard = turn * world + rank
-        members = range(n * shard // n_shards, n * (shard + 1) // n_shards)
-        yield dataset.batch(members) if members else _weightless(dataset.batch([0]))
+
+    def __init__(self, dataset: Dataset, batch_size: int, limit: int | None = None) -> None:
+        self.dataset, self.batch_size = dataset, batch_size
+        self.n = min(len(dataset), limit or len(dataset))
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    @overload
+    def __getitem__(self, index: int) -> Batch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Batch]: ...
+    def __getitem__(self, index: int | slice) -> Batch | list[Batch]:
+        starts = range(0, self.n, self.batch_size)[index]
+        if isinstance(starts, range):
+            return [self._from(start) for start in starts]
+        return self._from(starts)
+
+    def _from(self, start: int) -> Batch:
+        return self.dataset.batch(range(start, min(start + self.batch_size, self.n)))
 
 
 @lru_cache(maxsize=4)
@@ -118,15 +128,10 @@ def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def _bits(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
     # Numbers above 32 bits become two words each, so a fixed count of words keeps different seeds apart.
     words = [seed % 2**32, seed // 2**32 % 2**32, epoch, stream]
-    return np.random.PCG64(words).random_raw(n)  # type: ignore[return-value, unused-ignore]
+    return np.asarray(np.random.PCG64(words).random_raw(n), dtype=np.uint64)
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:
     """Batches of one length, as one."""
     targets = [part.targets for part in parts if part.targets is not None]
     return Batch(torch.cat([part.tokens for part in parts]), torch.cat(targets) if targets else None)
-
-
-def _weightless(batch: Batch) -> Batch:
-    targets = None if batch.targets is None else torch.full_like(batch.targets, IGNORE)
-    return Batch(batch.tokens, targets, batch.positions, batch.padding)

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from llm.data.packing import Ids, PackedInfo, id_dtype, with_ending
-from llm.runs.files import read_json, sha256_file
+from llm.files import read_json, sha256_file
 from llm.tokenizers.base import load
 from llm.types import IGNORE, Batch, ConfigError, Splits, Tokenizer
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from llm.runs.files import write_json
+from llm import files
 from llm.tokenizers.base import encode_batch, pieces
 from llm.types import Tokenizer
 
@@ -54,13 +54,13 @@ class PackedWriter:
 
     def __init__(self, stem: Path, vocab_size: int) -> None:
         self._stem, self._vocab_size, self._dtype = stem, vocab_size, id_dtype(vocab_size)
-        self._temporary = stem.with_name(f".{stem.name}.bin.{os.getpid()}.tmp")
+        self._open = ExitStack()
         self._digest = hashlib.sha256()
         self._n_tokens = self._n_bytes = self._n_documents = 0
 
     def __enter__(self) -> PackedWriter:
-        self._stem.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._temporary.open("wb")
+        temporary = self._open.enter_context(files.replacing(with_ending(self._stem, ".bin")))
+        self._file = self._open.enter_context(temporary.open("wb"))
         return self
 
     def write(self, ids: Sequence[int], *, n_bytes: int, n_documents: int) -> None:
@@ -81,12 +81,9 @@ class PackedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._file:
-            if kind is None:
-                self._file.flush()
-                os.fsync(self._file.fileno())
+        # Last in, first out: the .bin is closed, then gets its name; or goes, when the block failed.
+        self._open.__exit__(kind, error, trace)
         if kind is not None:
-            self._temporary.unlink(missing_ok=True)
             return
         self.info = PackedInfo(
             dtype=self._dtype.name,
@@ -97,8 +94,7 @@ class PackedWriter:
             sha256=self._digest.hexdigest(),
         )
         # The sidecar last: a new .bin beside an old .json does not match its sha256 and is refused.
-        self._temporary.replace(with_ending(self._stem, ".bin"))
-        write_json(with_ending(self._stem, ".json"), asdict(self.info))
+        files.write_json(with_ending(self._stem, ".json"), asdict(self.info))
 
 
 def pack(

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llm.data.conversations import as_paths, conversation_of, report_long, tokenizing
 from llm.data.rows import RowBuilder, Rows
-from llm.data.sources import digest, read_jsonl
+from llm.inputs import digest, read_jsonl
 from llm.tokenizers.chat import ChatML
 from llm.types import Batch, Preference, Splits, Tokenizer
 

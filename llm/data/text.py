@@ -17,10 +17,11 @@ from typing import Annotated
 from pydantic import Field
 
 from llm import runtime
-from llm.data.download import cache_directory, fetch
+from llm.data.download import fetch
 from llm.data.packed import PackedTokens
 from llm.data.packing import tokens_of
-from llm.data.sources import digest, read_text
+from llm.files import cache_directory
+from llm.inputs import digest, read_text
 from llm.runs.progress import Display, Progress
 from llm.tokenizers.base import Corpus
 from llm.types import ConfigError, Splits, Tokenizer

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llm.data.sources import Place, digest, read_jsonl
 from llm.evaluation.aggregation import compute
 from llm.evaluation.base import baseline_accuracy
+from llm.inputs import Place, digest, read_jsonl
 from llm.types import Message, Request, Response
 
 

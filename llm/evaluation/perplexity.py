@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
+from llm.data.loader import InOrder
 from llm.evaluation.aggregation import compute
 from llm.evaluation.base import Advance, Result
 from llm.evaluation.scorer import Scorer
@@ -55,19 +56,16 @@ class ValidationLoss:
             ConfigError: the split is empty or its sequences do not fit into the model's context.
         """
         dataset = self._validation(scorer)
-        n = self.size(scorer)
         log_likelihoods: list[float] = []
         counts: list[int] = []
-        for start in range(0, n, self.batch_size):
-            indices = range(start, min(n, start + self.batch_size))
-            batch = dataset.batch(indices)
+        for batch in InOrder(dataset, self.batch_size, self.size(scorer)):
             assert batch.targets is not None
             if batch.tokens.shape[1] > scorer.max_seq_len:
                 mend = f"the model's context is {scorer.max_seq_len}: use sequences that fit into it"
                 raise ConfigError("data.seq_len", batch.tokens.shape[1], mend)
             log_likelihoods += scorer.log_probs(batch).tolist()
             counts += (batch.targets != IGNORE).sum(-1).tolist()
-            advance(len(indices))
+            advance(len(batch.tokens))
         if not sum(counts):
             raise ConfigError("data", type(self.data).__name__, "its validation split has nothing to predict")
         width = dataset.bytes_per_target

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm.data.preferences import read_preferences
-from llm.data.sources import digest
 from llm.evaluation.aggregation import compute
 from llm.evaluation.base import baseline_accuracy
+from llm.inputs import digest
 from llm.types import Request, Response
 
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from llm.evaluation.spans import boundary, windows
 from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
+from llm.models.evaluating import evaluating
+from llm.models.likelihood import target_log_probs
 from llm.tokenizers.chat import ChatML
 from llm.types import (
     IGNORE,
@@ -64,18 +64,19 @@ class Scorer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: LanguageModel,
         tokenizer: Tokenizer,
         *,
         batch_tokens: int = BATCH_TOKENS,
         cache: Path | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self._language_model = cast(LanguageModel, model)
         self._batch_tokens = batch_tokens
         self._chat: ChatTemplate | None = None
-        self._temporary = None if cache else tempfile.TemporaryDirectory(prefix="llm-evaluation-")
-        self.cache = cache or Path(cast(Any, self._temporary).name)
+        if cache is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="llm-evaluation-")  # as long as this lives
+            cache = Path(self._temporary.name)
+        self.cache = cache
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @property
@@ -92,18 +93,7 @@ class Scorer:
     @property
     def max_seq_len(self) -> int:
         """The model's context in tokens."""
-        return self._language_model.max_seq_len
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Dropout off and no gradients, then the model's mode as before."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            self.model.train(was_training)
+        return self.model.max_seq_len
 
     def respond(
         self, requests: Sequence[Request], advance: Callable[[int], object] = lambda _: None
@@ -116,7 +106,7 @@ class Scorer:
         responses = [Response()] * len(requests)
         scored = [i for i, request in enumerate(requests) if request.continuation is not None]
         written = [i for i, request in enumerate(requests) if request.continuation is None]
-        with self.evaluating():
+        with evaluating(self.model):
             for i, response in zip(
                 scored, self._likelihoods([requests[i] for i in scored], advance), strict=True
             ):
@@ -189,23 +179,9 @@ class Scorer:
 
         Only places with a target go through the output head: in an exam most places are prompt.
         """
-        assert batch.targets is not None
-        with self.evaluating():
-            batch = batch.to(self.device)
-            targets = cast(Tensor, batch.targets)
-            hidden = self._language_model.hidden(batch)
-            where = targets.ne(IGNORE)
-            picked, wanted = hidden[where], targets[where]
-            parts = [
-                _token_log_probs(
-                    self._language_model.head(picked[i : i + HEAD_TOKENS]), wanted[i : i + HEAD_TOKENS]
-                )
-                for i in range(0, len(wanted), HEAD_TOKENS)
-            ]
-            per_token = torch.cat(parts).double() if parts else torch.zeros(0, dtype=torch.float64)
-            rows = torch.nonzero(where)[:, 0].cpu()
-            sums = torch.zeros(len(where), dtype=torch.float64)
-            return sums.index_add_(0, rows, per_token.cpu())
+        with evaluating(self.model):
+            found = target_log_probs(self.model, batch.to(self.device), head_tokens=HEAD_TOKENS)
+        return found.cpu().double().sum(-1)
 
     # ------------------------------------------------------------------ generations
 
@@ -217,7 +193,7 @@ class Scorer:
             range(len(requests)),
             key=lambda i: (requests[i].max_new_tokens, prompts[i][1], -len(prompts[i][0])),
         )
-        generator = Generator(self._language_model, self.tokenizer, self.device)
+        generator = Generator(self.model, self.tokenizer, self.device)
         for (n_new, stop), numbers in groupby(
             order, key=lambda i: (requests[i].max_new_tokens, prompts[i][1])
         ):
@@ -251,13 +227,6 @@ def _groups(pieces: Sequence[_Piece], batch_tokens: int) -> Iterator[list[_Piece
         group.append(piece)
     if group:
         yield group
-
-
-def _token_log_probs(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
-    # float32 at least: in bf16 a log-probability has two digits
-    logits = logits.float() if logits.dtype != torch.float64 else logits
-    picked: Any = logits.gather(-1, targets[:, None])[:, 0]
-    return cast(Tensor, picked - logits.logsumexp(-1))
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:

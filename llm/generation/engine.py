@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llm.generation.sampling import Settings, randomness, sample
 from llm.generation.text import TextStream
 from llm.models.cache import KVCache
+from llm.models.evaluating import evaluating
 from llm.types import Batch, ConfigError, LanguageModel, Tokenizer
 
 
@@ -48,8 +48,8 @@ class Generator:
     def __init__(
         self, model: LanguageModel, tokenizer: Tokenizer, device: torch.device | str = "cpu"
     ) -> None:
-        self.model, self.tokenizer, self.device = model, tokenizer, torch.device(device)
-        cast(nn.Module, model).to(self.device)
+        self.tokenizer, self.device = tokenizer, torch.device(device)
+        self.model = model.to(self.device)
 
     def generate(self, prompts: Sequence[Sequence[int]], settings: Settings) -> list[Completion]:
         """Completions of several prompts, computed together.
@@ -128,7 +128,7 @@ class Generator:
     def _next_logits(self, tokens: Tensor, padding: Tensor | None, cache: KVCache) -> Tensor:
         """Scores [B, V] of the token after the last one."""
         seen = None if padding is None else padding[:, : cache.length + tokens.shape[1]]
-        with torch.no_grad(), _evaluating(cast(nn.Module, self.model)):
+        with evaluating(self.model):
             hidden = self.model.hidden(Batch(tokens, padding=seen), cache)
             return self.model.head(hidden[:, -1])
 
@@ -183,16 +183,3 @@ def _left_padded(prompts: Sequence[Sequence[int]], capacity: int) -> tuple[Tenso
         return tokens, None
     starts = torch.tensor([longest - length for length in lengths])
     return tokens, torch.arange(capacity) >= starts[:, None]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, whatever mode the model is in."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from llm import runtime
+from llm.models.evaluating import evaluating
+from llm.models.weights import persistent
 from llm.parallelism.precision import Precision
 from llm.types import Batch, ConfigError
 
@@ -191,12 +193,10 @@ class Engine:
             batches: All of them, the same on every process; each reads only its own share by index.
             on_batch: Called with the number of batches done, those of other processes included.
         """
-        was_training = self.model.training
-        self.model.eval()
         sums: Tensor | None = None
         names: list[str] = []
         seen = 0
-        with torch.no_grad(), self._autocast():
+        with evaluating(self.model), self._autocast():
             for start in range(0, len(batches), self.n_replicas):
                 # Sharded weights need every process in every forward pass: one without a batch of its own
                 # left runs the last one again and counts it as nothing.
@@ -210,21 +210,18 @@ class Engine:
                 seen += count
                 on_batch(min(start + self.n_replicas, len(batches)))
         self._rest()
-        self.model.train(was_training)
         assert sums is not None, "an evaluation needs a batch"
         total = max(self.sum([seen])[0], 1)
         return dict(zip(names, (self._all_reduce(sums) / total).tolist(), strict=True))
 
     def run(self, work: Callable[[nn.Module], T]) -> T:
         """`work(model)` without gradients, with the model's weights whole: sampling, collecting."""
-        was_training = self.model.training
-        self.model.eval()
         try:
-            with torch.no_grad(), self._autocast():
-                return cast(T, self.objective(None, work))
+            with evaluating(self.model), self._autocast():
+                result: T = self.objective(None, work)
+                return result
         finally:
             self._rest()
-            self.model.train(was_training)
 
     def sum(self, values: Sequence[int]) -> list[int]:
         """Each of `values`, summed over all processes."""
@@ -294,7 +291,8 @@ class Engine:
 
     def _optimizer_state(self) -> Mapping[int, Mapping[str, Any]]:
         """State by place in the optimizer's groups; must be complete on the first process."""
-        return cast(Mapping[int, Mapping[str, Any]], self.optimizer.state_dict()["state"])
+        state: Mapping[int, Mapping[str, Any]] = self.optimizer.state_dict()["state"]
+        return state
 
     def _rest(self) -> None:
         """After a forward pass that no backward pass follows."""
@@ -304,13 +302,6 @@ class Engine:
             assert self.mesh is not None
             dist.all_reduce(tensor, group=self.mesh.get_group())
         return tensor
-
-
-def persistent(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint of `model` holds, by name: each parameter once (a tied one too), saved buffers."""
-    saved = model.state_dict(keep_vars=True)
-    tensors: dict[str, Tensor] = dict(model.named_parameters())
-    return tensors | {name: buffer for name, buffer in model.named_buffers() if name in saved}
 
 
 def _whole(tensor: Tensor) -> Tensor:

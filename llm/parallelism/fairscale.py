@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from fairscale.nn.data_parallel import ShardedDataParallel
 from fairscale.optim.oss import OSS
@@ -79,4 +79,4 @@ class FairscaleEngine(DDPEngine):
         self.optimizer.consolidate_state_dict(0)
         if not runtime.is_main():
             return {}
-        return cast(Mapping[int, Mapping[str, Any]], self.optimizer.state_dict()["state"])
+        return super()._optimizer_state()

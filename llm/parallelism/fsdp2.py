@@ -7,7 +7,7 @@ arXiv 2304.11277): a block's weights are gathered just before it runs and droppe
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import torch
 import torch.distributed as dist
@@ -17,9 +17,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from llm import runtime
-from llm.parallelism.base import Engine, Loss, MakeOptimizer, Objective, Units, persistent, require_processes
+from llm.models.weights import persistent
+from llm.parallelism.base import Engine, Loss, MakeOptimizer, Objective, Units, require_processes
 from llm.parallelism.precision import Precision
-from llm.types import LanguageModel
 
 
 class FSDP2:
@@ -48,7 +48,7 @@ class FSDP2:
         policy = MixedPrecisionPolicy()
         if precision.mixed:  # gradients are still summed in float32
             policy = MixedPrecisionPolicy(param_dtype=precision.dtype, reduce_dtype=torch.float32)
-        for block in cast(LanguageModel, model).blocks:
+        for block in model.get_submodule("blocks").children():
             fully_shard(block, mesh=mesh, mp_policy=policy)
         # The loss is the root, not the model: so an algorithm may call `hidden` and `head` by themselves.
         fully_shard(objective, mesh=mesh, mp_policy=policy)

@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from llm import files
 from llm.reports import html, plots, words
-from llm.runs import files
-from llm.runs.directory import RunRecord
+from llm.runs.directory import RunRecord, flat
 
 OF_THE_MACHINE = frozenset(
     {
@@ -139,27 +139,17 @@ def bitwise_runs(saved: RunRecord, new: RunRecord) -> Verdict:
 
 
 def _finals(result: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {
-        name: value
-        for name, value in _flat(result.get("metrics") or {}).items()
+    finals = {
+        name: files.number(value)
+        for name, value in flat(result.get("metrics") or {}).items()
         if name.rsplit(".", 1)[-1] not in OF_THE_MACHINE
     }
     if result.get("weights_sha256"):
-        flat["weights_sha256"] = result["weights_sha256"]
+        finals["weights_sha256"] = result["weights_sha256"]
     for stage, facts in (result.get("stages") or {}).items():
         if isinstance(facts, Mapping) and facts.get("weights_sha256"):
-            flat[f"{stage}.weights_sha256"] = facts["weights_sha256"]
-    return flat
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = files.number(value)
-    return flat
+            finals[f"{stage}.weights_sha256"] = facts["weights_sha256"]
+    return finals
 
 
 def _by_step(
@@ -193,19 +183,19 @@ def runs(records: Sequence[RunRecord], folder: Path) -> Path:
         The page.
     """
     labels = _labels(records)
-    configs = [_flat(record.config) for record in records]
+    configs = [flat(record.config) for record in records]
     differing = sorted(
         {name for config in configs for name in config if len({repr(c.get(name)) for c in configs}) > 1}
         - {"name", "run_dir"}
     )
-    metrics = [_flat(record.result.get("metrics") or {}) for record in records]
+    metrics = [flat(record.result.get("metrics") or {}) for record in records]
     names = list(dict.fromkeys(name for found in metrics for name in found))
     head = ["run", "status", *names, *differing]
     rows = [
         [
             label,
             record.status,
-            *(words.number(found.get(name)) for name in names),
+            *(words.number(files.number(found.get(name))) for name in names),
             *(str(config.get(name, "–")) for name in differing),
         ]
         for label, record, found, config in zip(labels, records, metrics, configs, strict=True)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llm import files
 from llm.reports import words
-from llm.reports.facts import Exam, Facts, Preferences, Removal, Sample, Score, Stage
-from llm.runs import files
+from llm.reports.facts import Exam, Facts, Preferences, Removal, Score, Stage
 
 EXAM, PREFERENCES = "multiple_choice", "preference_margin"
 
@@ -96,8 +96,7 @@ def _examined(found: Facts, record: Mapping[str, Any]) -> None:
                 "value": difference["estimate"], "low": difference["low"], "high": difference["high"]
             }  # fmt: skip
         found["preferences"] = preferences
-    samples: list[Sample] = [{"prompt": one["prompt"], "completion": one["text"]} for one in record["samples"]]
-    found["samples"] = samples
+    found["samples"] = [{"prompt": one["prompt"], "completion": one["text"]} for one in record["samples"]]
 
 
 def _score(name: str, exam: Mapping[str, Any]) -> Score:

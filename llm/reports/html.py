@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from llm.runs import files
+from llm import files
 
 _STYLE = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any, cast
 
+from llm import files
 from llm.reports import html, plots, words
 from llm.reports.facts import Exam, Facts, Preferences, Removal, Sample, Stage
-from llm.runs import directory, files
+from llm.runs import directory
 from llm.runs.directory import RunRecord
 
 FACTS = "report.json"

@@ -12,9 +12,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
+from llm import files
 from llm.reports import html, plots, words
 from llm.reports.compare import markdown
-from llm.runs import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +75,7 @@ def write(
     drawn = None
     if finished and shown:
         with _picture(finished, shown, metric, plots.LIGHT) as picture:
-            _write_bytes(folder / "ranking.png", plots.png(picture))
+            files.write_bytes(folder / "ranking.png", plots.png(picture))
         with _picture(finished, shown, metric, {}) as picture:
             drawn = plots.svg(picture, "ranking", f"{metric} along each axis of the sweep")
     title = f"Sweep {folder.name}"
@@ -141,12 +141,6 @@ def _csv(ranked: Sequence[Trial], axes: Sequence[str], metric: str) -> str:
             ]
         )
     return stream.getvalue()
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _best(finished: Sequence[Trial], shown: Mapping[str, str], metric: str) -> str | None:

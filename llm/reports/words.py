@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llm.reports.facts import Exam, Facts, Preferences, Score
+from llm.runs.progress import duration
 
 
 def number(value: object, digits: int = 4) -> str:
@@ -35,14 +36,7 @@ def short(value: float) -> str:
 
 def seconds(value: float) -> str:
     """``4.2 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    if value < 10:
-        return f"{value:.1f} s"
-    whole = round(value)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{value:.1f} s" if value < 10 else duration(value)
 
 
 def percent(value: float) -> str:

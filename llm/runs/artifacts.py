@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from llm.runs import files
+from llm import files
 from llm.runs.directory import IMMATERIAL
 from llm.types import ConfigError
 
@@ -114,10 +114,6 @@ class ArtifactStore:
                 return f"the bytes of {name} are not those it was published with"
         return None
 
-    def manifest(self, stage: str, key: str) -> dict[str, Any]:
-        """The manifest of a published artifact."""
-        return dict(files.read_json(self.path(stage, key) / MANIFEST))
-
     def partial(self, stage: str, key: str) -> Path:
         """The directory the artifact is built in; it may not exist."""
         path = self.path(stage, key)
@@ -150,7 +146,7 @@ class ArtifactStore:
         }
         files.write_json(partial / MANIFEST, content)
         partial.rename(path)
-        files.sync_directory(path.parent)
+        files.sync(path.parent)
         return path
 
     @contextmanager
@@ -192,5 +188,5 @@ def _listing(folder: Path) -> dict[str, dict[str, Any]]:
                 os.fsync(file.fileno())
             listed[name] = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
         elif path.is_dir():
-            files.sync_directory(path)
+            files.sync(path)
     return listed

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from llm import files
 from llm.config import escaped
-from llm.runs import files
 from llm.types import ConfigError
 
 Status = Literal["running", "done", "failed", "interrupted"]
@@ -162,7 +162,7 @@ class RunDirectory:
         """Writes `done.json`: after everything else, for it says that the run is whole."""
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         files.write_json(self.path / "done.json", {"fingerprint": self.fingerprint, "finished": now})
-        files.sync_directory(self.path)
+        files.sync(self.path)
 
     def release(self) -> None:
         """Gives up the claim; calling it again does nothing."""
@@ -213,12 +213,6 @@ def _refuse_content(path: Path) -> None:
 
 def _free(folder: Path, pattern: str) -> Path:
     return next(p for n in range(1, 10**6) if not (p := folder / pattern.format(n)).exists())
-
-
-def set_aside(path: Path) -> Path:
-    """Renames a directory to a free name beside it, so that its place can be used and nothing is lost."""
-    path.rename(free := _free(path.parent, path.name + ".set-aside-{}"))
-    return free
 
 
 def is_done(path: Path) -> bool:
@@ -304,3 +298,14 @@ def parse_lines(lines: Iterable[str]) -> Iterable[tuple[str, dict[str, Any]]]:
             continue
         if isinstance(record, dict):
             yield line, {name: files.number(value) for name, value in record.items()}
+
+
+def flat(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, its names joined: a result's metrics per stage, say."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, separator, f"{prefix}{name}{separator}")
+        else:
+            found[prefix + name] = value
+    return found

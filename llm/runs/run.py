@@ -11,8 +11,7 @@ from typing import IO, Any
 
 from rich.console import Console
 
-from llm import runtime
-from llm.runs import files
+from llm import files, runtime
 from llm.runs.directory import parse_lines, read_metrics
 from llm.runs.progress import Display, Progress
 from llm.runs.tracker import NoTracker, Tracker

@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from llm import runtime
-from llm.runs import files, provenance
+from llm import files, runtime
+from llm.runs import provenance
 from llm.runs.directory import RunDirectory, Status, read_metrics
 from llm.runs.energy import EnergyMeter
 from llm.runs.run import Run

@@ -5,14 +5,16 @@ A tracker is told of everything and may fail at any of it: that costs one line o
 
 from __future__ import annotations
 
-import math
 import netrc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 from urllib.parse import urlparse
+
+from llm import files
+from llm.runs.directory import flat
 
 
 class Tracker(Protocol):
@@ -108,8 +110,9 @@ class WandbTracker:
         self._known: set[str | None] = set()
         self._run: Any = None
         self.url: str | None = None
+        chosen: Any = mode
         if mode == "auto":
-            mode = cast(Any, os.environ.get("WANDB_MODE")) or ("online" if _logged_in() else "offline")
+            chosen = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
 
         def begin() -> Any:
             import wandb  # most of a second: only when somebody watches
@@ -121,7 +124,7 @@ class WandbTracker:
                 entity=entity,
                 group=group,
                 name=name,
-                mode=cast(Any, mode),
+                mode=chosen,
                 config=dict(config),
                 reinit="create_new",  # a second run of this process is a second run there too
                 settings=wandb.Settings(
@@ -159,7 +162,7 @@ class WandbTracker:
         """One point of every curve."""
         if self._run is not None:
             prefix = f"{stage}/" if stage else ""
-            values = {prefix + key: _float(value) for key, value in metrics.items()}
+            values = {prefix + key: files.number(value) for key, value in metrics.items()}
             self._try(lambda: self._log(stage, {**values, f"{prefix}step": step}))
 
     def _log(self, stage: str | None, values: dict[str, Any]) -> None:
@@ -181,7 +184,7 @@ class WandbTracker:
     def finish(self, summary: Mapping[str, Any], *, exit_code: int) -> None:
         """Writes the summary and the exit record, and waits until they are on disk (or uploaded)."""
         if self._run is not None:
-            self._try(lambda: self._run.summary.update({k: _float(v) for k, v in _flat(summary).items()}))
+            self._try(lambda: self._run.summary.update({k: files.number(v) for k, v in flat(summary, "/").items()}))
         if self._run is not None:
             self._try(lambda: self._run.finish(exit_code=exit_code))
             self._run = None
@@ -204,24 +207,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
         for row in rows
     ]
     return wandb.Table(columns=list(columns), data=data)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}/")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _float(value: Any) -> Any:
-    return (
-        {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}.get(value, value)
-        if (isinstance(value, str))
-        else value
-    )
 
 
 def _logged_in() -> bool:

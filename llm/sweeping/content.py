@@ -8,7 +8,8 @@ first one starts.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
-from llm.config import Invocation, composer, mistakes_in, resolved
+from llm.config import Invocation, composer, find, mistakes_in, resolved
 
 
 class ContentSweeper(BasicSweeper):
@@ -54,27 +55,50 @@ class ContentSweeper(BasicSweeper):
         try:
             return super().sweep(arguments)
         finally:
-            self._rank()
+            if self._is_main():
+                self._rank()
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
-        """The next cells, less those that cannot be built and those that say the same as another."""
-        cells, launched, refused = super().get_job_batch(), [], 0
-        for overrides in cells:
-            config = self._compose(overrides)
-            trial = self._trial(list(overrides), config)
-            if any(trial["directory"] == known["directory"] for known in self.trials):
-                continue
-            self.trials.append(trial)
+        """The next cells; before the first of them, all are judged."""
+        if self.batch_index == 0:
+            self._plan()
+        return super().get_job_batch()
+
+    def _plan(self) -> None:
+        """Leaves out the cells that cannot be built and those that say the same as another."""
+        assert self.overrides is not None
+        batches: list[list[Sequence[str]]] = []
+        for batch in self.overrides:
+            batches.append([])
+            for overrides in batch:
+                trial = self._trial(list(overrides), self._compose(overrides))
+                if any(trial["directory"] == known["directory"] for known in self.trials):
+                    continue
+                self.trials.append(trial)
+                if trial["status"] != "impossible":
+                    batches[-1].append(overrides)
+        self.overrides = batches
+        if self._is_main():
+            self._tell()
+
+    def _is_main(self) -> bool:
+        from llm import runtime  # imports torch: not while Hydra looks for plugins
+
+        return runtime.is_main()
+
+    def _tell(self) -> None:
+        """What is about to happen, to people."""
+        counted = Counter(trial["status"] for trial in self.trials)
+        for trial in self.trials:
             if trial["status"] == "impossible":
-                refused += 1
-                print(f"refused {' '.join(self._varied(overrides))}: {trial['reason']}", file=sys.stderr)
-            else:
-                launched.append(overrides)
-        print(
-            f"sweep {self.directory}: {len(launched)} trials, {refused} impossible cells refused",
-            file=sys.stderr,
-        )
-        return launched
+                print(f"refused {' '.join(trial['overrides'])}: {trial['reason']}", file=sys.stderr)
+        parts = [f"{len(self.trials) - counted['impossible']} trials"]
+        parts += [f"{counted['done']} of them done before"] if counted["done"] else []
+        assert self.config is not None
+        again = ", run again" if self.config.retry_failed else "; retry_failed=true runs them again"
+        parts += [f"{counted['failed']} failed before{again}"] if counted["failed"] else []
+        parts += [f"{counted['impossible']} impossible cells refused"]
+        print(f"sweep {self.directory}: {', '.join(parts)}", file=sys.stderr)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Nothing more to do: `get_job_batch` has composed and checked every cell."""
@@ -89,14 +113,19 @@ class ContentSweeper(BasicSweeper):
 
     def _trial(self, overrides: list[str], config: DictConfig) -> dict[str, Any]:
         from llm.checking import check  # imports what the config names: not while Hydra looks for plugins
-        from llm.runs.directory import fingerprint
+        from llm.runs.directory import fingerprint, is_done, read
 
+        directory = self.directory / fingerprint(resolved(config))[:12]
         status, reason = "todo", ""
         try:
             check(config)
         except ExceptionGroup as error:
             status, reason = "impossible", "; ".join(str(one) for one in mistakes_in(error))
-        directory = self.directory / fingerprint(resolved(config))[:12]
+        else:
+            if is_done(directory):
+                status = "done"
+            elif (directory / "config.yaml").is_file():
+                status = read(directory).status
         return {
             "overrides": self._varied(overrides),
             "directory": directory,
@@ -110,16 +139,23 @@ class ContentSweeper(BasicSweeper):
         return [o for o in overrides if not o.startswith(("hydra.", "sweeps="))]
 
     def _rank(self) -> None:
-        from llm.checking import find
         from llm.runs.directory import read
 
         for trial in self.trials:
             if trial["status"] != "impossible" and (trial["directory"] / "config.yaml").is_file():
                 record = read(trial["directory"])
                 trial["status"] = record.status
-                trial["objective"] = record.result.get("metrics", {}).get(self.metric)
+                trial["objective"] = _metric(record.result.get("metrics") or {}, self.metric)
         if self.report and self.trials:
             find(self.report)(self.directory, self.trials, self.metric, self.direction)
+
+
+def _metric(metrics: Mapping[str, Any], name: str) -> Any:
+    """A final metric; one of a lifecycle's stage is ``STAGE.NAME``."""
+    if name in metrics:
+        return metrics[name]
+    stage, _, rest = name.partition(".")
+    return _metric(metrics[stage], rest) if isinstance(metrics.get(stage), Mapping) else None
 
 
 def cells(choice: str) -> list[list[str]]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from llm import runtime
+from llm import files, runtime
 from llm.curation.leaks import remover
 from llm.curation.ledger import Ledger, text_bytes
 from llm.curation.pipeline import Curation
@@ -148,9 +147,9 @@ class _Curating:
         ledger = self._ledger.frame()
         written = train.height + validation.height
         assert read + int(ledger["change"].sum()) == written, "the ledger does not account for every document"
-        write_parquet(directory / "train.parquet", _output(train))
-        write_parquet(directory / "validation.parquet", _output(validation))
-        write_parquet(directory / "ledger.parquet", ledger)
+        _write_parquet(directory / "train.parquet", _output(train))
+        _write_parquet(directory / "validation.parquet", _output(validation))
+        _write_parquet(directory / "ledger.parquet", ledger)
         summary: dict[str, Any] = {
             "documents": {"read": read, "train": train.height, "validation": validation.height,
                           "removed": int((ledger["change"] < 0).sum())},
@@ -164,8 +163,8 @@ class _Curating:
             f"written: {train.height:,} training documents ({text_bytes(train):,} bytes), "
             f"{validation.height:,} held out ({text_bytes(validation):,} bytes)"
         )
-        write_text(directory / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_text(directory / "run.log", "\n".join(self._log) + "\n")
+        files.write_json(directory / "summary.json", summary)
+        files.write_text(directory / "run.log", "\n".join(self._log) + "\n")
         self._report(summary)
 
     def _report(self, summary: dict[str, Any]) -> None:
@@ -209,15 +208,6 @@ def _domains(side: pl.DataFrame) -> dict[str, dict[str, int]]:
     return {domain: {"documents": n, "bytes": b} for domain, n, b in sizes.sort("domain").iter_rows()}
 
 
-def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Under a temporary name first: a file of this name is always whole."""
-    partial = path.with_name(path.name + ".partial")
-    frame.write_parquet(partial, compression="zstd", statistics=False)
-    partial.replace(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Under a temporary name first: a file of this name is always whole."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    with files.replacing(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=False)

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from llm import runtime
+from llm import files, runtime
 from llm.checkpoints.local import load_model, resolve
 from llm.evaluation import origin
 from llm.evaluation.base import AnyExam, DirectExam, Paired, Result
 from llm.evaluation.perplexity import ValidationLoss
 from llm.evaluation.runner import CONFIDENCE, difference, sample, sit, size
 from llm.evaluation.scorer import Scorer
-from llm.runs import files
 from llm.runs.run import Run
 from llm.statistics import Interval
 from llm.types import ConfigError, TrainingData

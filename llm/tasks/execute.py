@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,8 +13,12 @@ from llm.checking import check
 from llm.config import ENTRY_KEYS, Invocation, build, resolved
 from llm.reports import page
 from llm.runs import directory
+from llm.runs.directory import RunRecord
 from llm.runs.session import session
 from llm.sweeping.content import sweep_directory
+from llm.types import ConfigError
+
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -50,15 +54,49 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         hydra=invocation.hydra["hydra"],
         composed={str(key): value for key, value in composed.items()},
         tracker=build(config.tracker) if config.get("tracker") else None,
-        group=sweep_directory(invocation, config).name if invocation.multirun else None,
+        group=sweep_directory(invocation, config).name if is_trial(invocation) else None,
         resume=resume,
         report=page.write,
     ) as run:
         task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
+        if resume and "resume" not in task:  # it cannot go on where it was cut off: it starts anew
+            run.rewind(-1)
         objective = build(task, run=run)
         run.summary.setdefault("objective", objective)
     run.say(f"recorded in {run.directory}")
     return Outcome(run.directory, objective)
+
+
+def is_trial(invocation: Invocation) -> bool:
+    """Whether this is one run of a sweep, also when it alone is resumed."""
+    return invocation.multirun or bool(invocation.choices.get("sweeps"))
+
+
+def agreed(work: Callable[[], T]) -> T:
+    """What the first process finds on the disk, or its complaint, in every process.
+
+    Looking there one by one, they would see what the first one has already changed.
+    """
+    found: tuple[T | None, ConfigError | None] | None = None
+    if runtime.is_main():
+        try:
+            found = work(), None
+        except ConfigError as mistake:
+            found = None, mistake
+    told = runtime.broadcast(found)
+    assert isinstance(told, tuple)
+    if told[1] is not None:
+        raise told[1]
+    return cast(T, told[0])
+
+
+def overrides_of(record: RunRecord) -> list[str]:
+    """What stood on that run's command line.
+
+    Raises:
+        OSError: nothing says so: it was killed before it wrote that down.
+    """
+    return [str(override) for override in OmegaConf.load(record.directory / ".hydra" / "overrides.yaml")]
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import cast
 
 from llm import runtime
 from llm.checkpoints.local import load_model
@@ -14,7 +13,7 @@ from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
 from llm.tokenizers.chat import ChatML
-from llm.types import ConfigError, Conversation, LanguageModel, Message, Tokenizer
+from llm.types import ConfigError, Conversation, Message, Tokenizer
 
 Render = Callable[[Conversation], list[int]]
 
@@ -42,8 +41,7 @@ def generate(
         raise ConfigError("prompt", None, 'give prompt="...", or prompt=- to read standard input')
     if prompt == "-":
         prompt = _standard_input()
-    loaded, tokenizer, info = load_model(checkpoint)
-    model = cast(LanguageModel, loaded)
+    model, tokenizer, info = load_model(checkpoint)
     settings = generation if generation.seed is not None else replace(generation, seed=run.seed)
     render: Render = _plain(tokenizer)
     if info.get("chat"):

@@ -6,15 +6,17 @@ import gc
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from llm import runtime
-from llm.config import ENTRY_KEYS, Invocation, allow_targets, migrate, resolved
+from llm.config import ENTRY_KEYS, Invocation, escaped, migrate, resolved
 from llm.runs import directory
+from llm.runs.directory import RunRecord
 from llm.sweeping.content import sweep_directory
-from llm.tasks.execute import Outcome, differences, execute
+from llm.tasks.execute import Outcome, agreed, differences, execute, overrides_of
 from llm.tasks.reproduce import reproduce
 from llm.types import ConfigError
 
@@ -44,7 +46,7 @@ class Entry:
             "restore_code": bool,
             "retry_failed": bool,
         }.items():
-            if not isinstance(values[key], kind):
+            if type(values[key]) is not kind:  # True is an int, and no seed
                 raise ConfigError(key, values[key], f"must be of type {kind.__name__}")
         return Entry(**values)
 
@@ -57,8 +59,6 @@ def launch(config: DictConfig, invocation: Invocation) -> float | None:
     """
     gc.enable()
     entry = Entry.of(config)
-    if any(o.lstrip("+").startswith("allow_targets=") for o in invocation.overrides):
-        allow_targets(list(entry.allow_targets))  # trust is the user's to give, not a file's
     _stop_on_sigterm()
     with runtime.process_group():
         if entry.reproduce:
@@ -73,8 +73,8 @@ def launch(config: DictConfig, invocation: Invocation) -> float | None:
 def trial(config: DictConfig, invocation: Invocation) -> float | None:
     """One cell of a sweep: skipped when done, continued when it was cut off, else run."""
     path = sweep_directory(invocation, config) / directory.fingerprint(resolved(config))[:12]
-    record = directory.read(path) if (path / "config.yaml").is_file() else None
-    if record and (directory.is_done(path) or (record.status == "failed" and not config.retry_failed)):
+    record, is_done = agreed(lambda: (_begun(path), directory.is_done(path)))
+    if record and (is_done or (record.status == "failed" and not config.retry_failed)):
         objective = record.result.get("metrics", {}).get("objective")
         return None if objective is None else float(objective)
     config = config.copy()
@@ -84,36 +84,49 @@ def trial(config: DictConfig, invocation: Invocation) -> float | None:
     return execute(config, invocation, resume=path if record else None).objective
 
 
+def _begun(path: Path) -> RunRecord | None:
+    return directory.read(path) if (path / "config.yaml").is_file() else None
+
+
 def resume(config: DictConfig, invocation: Invocation) -> Outcome:
     """Goes on with an earlier run, in its directory, under its saved config and what is overridden now.
 
     Raises:
         ConfigError: `resume` is not a run, or this command composes another config than the saved one.
     """
-    record = directory.read(config.resume, key="resume")
-    saved = OmegaConf.create(migrate(record.config))
+    record, repeated = agreed(lambda: _earlier(config.resume))
+    saved = OmegaConf.create(escaped(migrate(record.config)))
     assert isinstance(saved, DictConfig)
-    repeated = OmegaConf.load(record.directory / ".hydra" / "overrides.yaml")
     own = [o for o in invocation.overrides if o not in repeated]
     chosen = [o for o in own if _is_choice(o, invocation)]
-    given = [o for o in own if o not in chosen and not o.startswith(("resume=", "run_dir="))]
+    given = [o for o in own if o not in chosen and _key(o) not in ("resume", "run_dir")]
     if chosen:
         _refuse_another_config(saved, config, given)
-    for override in given:
-        key = override.partition("=")[0].lstrip("+")
-        OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True)
+    for key in [*map(_key, given), *(_key(o) for o in chosen if _key(o) in directory.IMMATERIAL)]:
+        OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True, merge=False)
     saved.resume = str(record.directory)
     return execute(saved, invocation, resume=record.directory)
 
 
+def _earlier(path: str) -> tuple[RunRecord, list[str]]:
+    """A run, and its command line; nothing of that when it was killed before it wrote it down."""
+    record = directory.read(path, key="resume")
+    try:
+        return record, overrides_of(record)
+    except OSError:
+        return record, []
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
 def _is_choice(override: str, invocation: Invocation) -> bool:
-    return override.partition("=")[0].lstrip("+~").partition("@")[0] in {
-        str(group).partition("@")[0] for group in invocation.choices
-    }
+    return _key(override).partition("@")[0] in {str(g).partition("@")[0] for g in invocation.choices}
 
 
 def _refuse_another_config(saved: DictConfig, now: DictConfig, given: Sequence[str]) -> None:
-    overridden = {o.partition("=")[0].lstrip("+") for o in given}
+    overridden = {*map(_key, given)}
     for line in differences(resolved(saved), resolved(now)):
         if line[0] not in overridden:
             raise ConfigError("resume", saved.get("resume") or now.resume,

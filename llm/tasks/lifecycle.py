@@ -15,10 +15,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm import runtime
+from llm import files, runtime
 from llm.config import build
 from llm.reports import gather, page, words
-from llm.runs import files
 from llm.runs.artifacts import ArtifactStore
 from llm.runs.artifacts import key as key_of
 from llm.runs.run import Run
@@ -61,6 +60,7 @@ def lifecycle(
     Returns:
         The last stage's objective.
     """
+    _check_references(stages)
     store = ArtifactStore(Path(artifacts) if artifacts else run.directory / "artifacts", say=run.say)
     keys: dict[str, str] = {}
     places: dict[str, Path] = {}
@@ -85,6 +85,32 @@ def lifecycle(
     return objective
 
 
+def _check_references(stages: Mapping[str, Any]) -> None:
+    """Refuses ``artifact://NAME`` where no stage before has that name, before the first stage is run."""
+    found: list[ConfigError] = []
+    earlier: list[str] = []
+    for name, config in stages.items():
+        for path, text in _texts(config, f"stages.{name}"):
+            for reference in REFERENCE.findall(text):
+                if reference not in earlier:
+                    mend = f"no stage of that name before it; there are: {', '.join(earlier) or 'none'}"
+                    found.append(ConfigError(path, text, mend))
+        earlier.append(name)
+    if found:
+        raise ExceptionGroup("some stages refer to what is not there", found)
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _texts(one, f"{path}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, one in enumerate(value):
+            yield from _texts(one, f"{path}.{index}")
+    elif isinstance(value, str):
+        yield path, value
+
+
 class _Stage:
     """One task config of the lifecycle: what it depends on, and how to run it."""
 
@@ -98,10 +124,6 @@ class _Stage:
     ) -> None:
         self.name = name
         self.config = config
-        unknown = [ref for ref in self.references if ref not in keys]
-        if unknown:
-            mend = f"no stage of that name before it; there are: {', '.join(keys) or 'none'}"
-            raise ConfigError(f"stages.{name}", f"artifact://{unknown[0]}", mend)
         located = _replace(config, {ref: str(places[ref]) for ref in self.references})
         self.task: functools.partial[float | None] = build({**located, "_partial_": True})
         self.parameters = inspect.signature(self.task.func).parameters
@@ -130,6 +152,8 @@ class _Stage:
         arguments: dict[str, Any] = {}
         if "resume" in self.parameters and (run.directory / "checkpoints").is_dir():
             arguments["resume"] = str(run.directory)  # an earlier run of this very stage was cut off
+        else:
+            run.rewind(-1)  # what it may have logged before it was cut off comes again
         objective = self.task(run=run, **arguments)
         facts = {"objective": objective, "summary": run.summary, "seconds": time.perf_counter() - started}
         if runtime.is_main():

@@ -6,18 +6,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from llm import runtime
-from llm.config import REPOSITORY, Invocation, compose, migrate, resolved
+from llm import files, runtime
+from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, resolved
 from llm.reports import compare
-from llm.runs import directory, files, provenance
+from llm.runs import directory, provenance
 from llm.runs.directory import RunRecord
-from llm.tasks.execute import Outcome, differences, execute, run_name
+from llm.tasks.execute import Outcome, agreed, differences, execute, overrides_of, run_name
 from llm.types import ConfigError, NotReproduced
 
 
@@ -33,26 +34,7 @@ def reproduce(source: str, config: DictConfig, invocation: Invocation) -> Outcom
         ConfigError: `source` is no finished run, or code or configs have changed and `allow_drift` is false.
         NotReproduced: some step or the final weights differ.
     """
-    record = directory.read(source, key="reproduce")
-    if not record.metrics and record.status != "done":
-        raise ConfigError(
-            "reproduce", source, f"that run is {record.status}: there is no result to compare with"
-        )
-    saved = OmegaConf.create(migrate(record.config))
-    assert isinstance(saved, DictConfig)
-    drift = [f"config {k}: was {a}, is {b}" for k, a, b in config_drift(record, saved)]
-    here = provenance.collect()
-    drift += [f"code {line}" for line in provenance.drift(record.provenance, here)]
-    if runtime.is_main():
-        print("drift since that run:", *(drift or ["none"]), sep="\n  ", file=sys.stderr)
-        machine = provenance.surroundings(record.provenance, here)
-        if machine:
-            print(
-                "another machine (no drift, but the last bits may differ):",
-                *machine,
-                sep="\n  ",
-                file=sys.stderr,
-            )
+    record, drift = agreed(lambda: _saved(source))
     if drift and config.restore_code:
         raise SystemExit(_in_restored_code(record))
     if drift and not config.allow_drift:
@@ -60,29 +42,59 @@ def reproduce(source: str, config: DictConfig, invocation: Invocation) -> Outcom
                           "add allow_drift=true, or restore_code=true")  # fmt: skip
     processes = int(record.provenance.get("world_size", 1))
     if processes != runtime.world_size():
+        if runtime.world_size() > 1:
+            raise ConfigError("reproduce", source, f"that run had {processes} of torchrun's processes, not "
+                              f"{runtime.world_size()}: leave torchrun out, as many are started")  # fmt: skip
         raise SystemExit(_relaunch(processes))
     torch.set_num_threads(int(record.provenance.get("threads") or torch.get_num_threads()))
-    for key in ("run_dir", "tracker", "name"):
-        OmegaConf.update(saved, key, config.get(key), force_add=True)
-    saved.name = config.name or f"{record.config.get('name') or run_name(saved, invocation)}-reproduced"
-    if "resume" in saved:
-        saved.resume = None
-    if "artifacts" in saved:  # nothing may come out of the store that the saved run filled
-        saved.artifacts = None
-    outcome = execute(saved, invocation)
+    outcome = execute(_fresh(record, config, invocation), invocation)
     if runtime.is_main():
         _judge(record, directory.read(outcome.directory))
     return outcome
 
 
-def config_drift(record: RunRecord, saved: DictConfig) -> list[tuple[str, Any, Any]]:
+def _saved(source: str) -> tuple[RunRecord, list[str]]:
+    """The run, and what has changed since, which is also said."""
+    record = directory.read(source, key="reproduce")
+    if record.status != "done":
+        mend = f"that run is {record.status}: bring it to its end by resume= first"
+        raise ConfigError("reproduce", source, mend)
+    drift = [f"config {k}: was {a}, is {b}" for k, a, b in config_drift(record)]
+    here = provenance.collect()
+    drift += [f"code {line}" for line in provenance.drift(record.provenance, here)]
+    for session in record.provenance.get("earlier_sessions", []):
+        drift += [f"within that run, {line}" for line in provenance.drift(session, record.provenance)]
+    print("drift since that run:", *(drift or ["none"]), sep="\n  ", file=sys.stderr)
+    machine = provenance.surroundings(record.provenance, here)
+    if machine:
+        head = "another machine (no drift, but the last bits may differ):"
+        print(head, *machine, sep="\n  ", file=sys.stderr)
+    return record, drift
+
+
+def _fresh(record: RunRecord, config: DictConfig, invocation: Invocation) -> DictConfig:
+    """The saved config, for a new run that takes nothing from the old one."""
+    saved = OmegaConf.create(escaped(migrate(record.config)))
+    assert isinstance(saved, DictConfig)
+    for key in ("run_dir", "tracker", "name"):
+        OmegaConf.update(saved, key, config.get(key), force_add=True, merge=False)
+    saved.name = config.name or f"{record.config.get('name') or run_name(saved, invocation)}-reproduced"
+    if "resume" in saved:
+        saved.resume = None
+    if "artifacts" in saved:  # nothing may come out of the store that the saved run filled
+        saved.artifacts = None
+    return saved
+
+
+def config_drift(record: RunRecord) -> list[tuple[str, Any, Any]]:
     """What today's configs compose for that run's command line, against what it saved."""
-    overrides = OmegaConf.load(record.directory / ".hydra" / "overrides.yaml")
-    given = [str(o) for o in overrides if not str(o).startswith(("hydra.", "sweeps="))]
     try:
-        return differences(resolved(saved), resolved(compose(given)))
+        now = resolved(compose(overrides_of(record), are_recorded=True))
+    except OSError:
+        return [("of its command line", "written down", "lost")]
     except ConfigError as error:
         return [(error.key, "known", f"unknown now ({error.mend})")]
+    return differences(migrate(record.config), now)
 
 
 def _judge(record: RunRecord, new: RunRecord) -> None:
@@ -95,13 +107,29 @@ def _judge(record: RunRecord, new: RunRecord) -> None:
 
 
 def _relaunch(processes: int) -> int:
-    """The same command under as many processes as the saved run had."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    """The same command under as many processes as the saved run had, as torchrun would start them."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     print(f"that run had {processes} processes: starting as many", file=sys.stderr)
-    return subprocess.run([*command, str(REPOSITORY / "main.py"), *sys.argv[1:]], env=environment).returncode
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    how = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(how, sys.executable)(str(REPOSITORY / "main.py"), *sys.argv[1:])
+    except ChildFailedError as error:  # torchrun itself would make one code of all: 1
+        return int(error.get_first_failure()[1].exitcode)
+    except SignalException:
+        return 130
+    return 0
 
 
 def _in_restored_code(record: RunRecord) -> int:

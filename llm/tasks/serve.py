@@ -34,7 +34,7 @@ def serve(*, run: Run, checkpoint: str, serving: Serving) -> None:
         model, tokenizer, info = load_model(checkpoint)
         place = Path(info["path"])
         engine = LocalEngine(
-            model,  # type: ignore[arg-type]  # what `load_model` builds is a language model
+            model,
             tokenizer,
             runtime.device(),
             name=serving.model_name or name_of(place),

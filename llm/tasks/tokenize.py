@@ -11,7 +11,7 @@ from pydantic import Field
 from llm import runtime
 from llm.data.documents import Documents
 from llm.data.packing import DOCUMENT_BREAK, PackedInfo, pack
-from llm.data.sources import digest
+from llm.inputs import digest
 from llm.runs.run import Run
 from llm.tokenizers.base import Corpus
 from llm.types import ConfigError, Tokenizer

@@ -25,12 +25,11 @@ def validate(*, run: Run, only: str | None = None) -> float:
 
     Raises:
         ExceptionGroup: of ConfigError, one for each mistake.
+        ConfigError: `only` finds nothing.
     """
     found: list[ConfigError] = []
     rows = []
-    for choice in _choices():
-        if only and not re.search(only, choice):
-            continue
+    for choice in _chosen(only):
         mistakes = (
             [m for m in _mistakes(choice) if m.value != "???"]
             if choice.startswith("task=")
@@ -44,6 +43,16 @@ def validate(*, run: Run, only: str | None = None) -> float:
     if found:
         raise ExceptionGroup("some configs are wrong", found)
     return float(len(rows))
+
+
+def _chosen(only: str | None) -> list[str]:
+    try:
+        chosen = [choice for choice in _choices() if re.search(only or "", choice)]
+    except re.error as error:
+        raise ConfigError("only", only, f"is not a regular expression: {error}") from None
+    if not chosen:
+        raise ConfigError("only", only, "finds none; for example only=experiments= or only=sweeps=NAME")
+    return chosen
 
 
 def _choices() -> Iterator[str]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llm import files
 from llm.types import ConfigError, Tokenizer
 
 END_OF_TEXT = "<|endoftext|>"
@@ -89,10 +89,11 @@ class TextTokenizer(ABC):
 
     def save(self, directory: Path) -> None:
         """Writes what `load` reads; each file whole or not at all."""
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / VOCABULARY_FILE, self.vocabulary())
+        files.write_text(directory / VOCABULARY_FILE, self.vocabulary())
         kind = type(self).__module__.rpartition(".")[2]
-        _write(directory / KIND_FILE, json.dumps({"kind": kind, "vocab_size": self.vocab_size}) + "\n")
+        files.write_text(
+            directory / KIND_FILE, json.dumps({"kind": kind, "vocab_size": self.vocab_size}) + "\n"
+        )
 
 
 def load(directory: str | Path, *, key: str = "tokenizer") -> Tokenizer:
@@ -131,7 +132,7 @@ def _load(directory: Path) -> Tokenizer:
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in `file`; a ConfigError that says what is wrong with it."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = files.read_json(file)
     except OSError as error:
         mend = f"not a tokenizer's directory: {file.name} cannot be read ({error.strerror})"
         raise ConfigError("tokenizer", file.parent, mend) from error
@@ -177,12 +178,3 @@ def pieces(text: str, size: int = PIECE_CHARACTERS) -> Iterator[str]:
             end = newline + 1 if newline >= 0 else end
         yield text[start:end]
         start = end
-
-
-def _write(file: Path, content: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)

@@ -15,12 +15,12 @@ from torch import nn
 from llm import runtime
 from llm.checkpoints.local import LocalCheckpoints, load, newest_whole, require_same_architecture, resolve
 from llm.checkpoints.manifest import weights_sha256
-from llm.data.loader import Loader
+from llm.data.loader import InOrder, Loader
 from llm.runs.progress import Progress
 from llm.training.interrupts import Interrupts
 from llm.training.state import FitResult, Position, TrainState
 from llm.training.throughput import mfu, peak_flops
-from llm.types import Algorithm, Batch, Callback, ConfigError, Dataset, Splits
+from llm.types import Algorithm, Batch, Callback, ConfigError, Splits
 
 Schedule = Callable[[int, int], float]
 
@@ -64,7 +64,7 @@ class Session:
         micro_size = plan.batch_size // (plan.grad_accum_steps * self.engine.n_replicas)
         limit = plan.eval_batches * plan.batch_size if plan.eval_batches else None
         # without gradients twice the batch fits into the same memory
-        self.validation = _Chunks(splits.validation, 2 * micro_size, limit)
+        self.validation = InOrder(splits.validation, 2 * micro_size, limit)
         self.directory = self.run.directory / "checkpoints"
         self.saved_step = -1
         self.val_metrics: dict[str, float] = {}
@@ -232,21 +232,6 @@ class Session:
             best_checkpoint=best.resolve() if best.exists() else last,
             weights_sha256=digest,
         )
-
-
-class _Chunks(Sequence[Batch]):
-    """A data set in order, in batches made when asked for."""
-
-    def __init__(self, dataset: Dataset, size: int, limit: int | None) -> None:
-        self.dataset, self.size = dataset, size
-        self.n = min(len(dataset), limit or len(dataset))
-
-    def __len__(self) -> int:
-        return -(-self.n // self.size)
-
-    def __getitem__(self, index: Any) -> Any:
-        start = index * self.size
-        return self.dataset.batch(range(start, min(start + self.size, self.n)))
 
 
 def _checkpoint_in(path: Path) -> Path | None:

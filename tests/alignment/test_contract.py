@@ -1,4 +1,4 @@
-"""Every YAML of conf/alignment keeps the promises of llm/alignment/base.py."""
+"""Every YAML of conf/alignment keeps the promises of llm/training/algorithm.py."""
 
 from __future__ import annotations
 

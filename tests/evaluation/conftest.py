@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from llm.tokenizers.byte import train as byte_tokenizer
 from llm.types import Batch, Tokenizer
+from tests.models.composition import small
 
 
 class Wrapped(nn.Module):
@@ -47,24 +47,8 @@ class Wrapped(nn.Module):
 
 def compose_decoder(vocab_size: int, max_seq_len: int = 64) -> nn.Module:
     """The project's own decoder, small, with weights large enough to prefer one token to another."""
-    from llm.config import build
-
-    folder = Path(__file__).resolve().parents[2] / "conf" / "model"
-    parts = {"attention": "multi_head", "feed_forward": "swiglu", "position": "rotary"}
-    node = {
-        "_target_": "llm.models.decoder.Decoder",
-        "vocab_size": vocab_size,
-        "max_seq_len": max_seq_len,
-        "d_model": 32,
-        "n_layers": 2,
-        "n_heads": 4,
-        "init_std": 0.3,
-        "norm": {"_target_": "llm.models.norms.RMSNorm", "_partial_": True},
-        **{group: OmegaConf.load(folder / group / f"{name}.yaml") for group, name in parts.items()},
-    }
-    model: nn.Module = build(OmegaConf.create(node))
-    model.init_weights(torch.Generator().manual_seed(0))  # type: ignore[operator]
-    return model.eval()
+    sizes = {"vocab_size": vocab_size, "max_seq_len": max_seq_len, "d_model": 32, "n_heads": 4}
+    return small(**sizes, init_std=0.3).eval()
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def test_several_compose() -> None:
 
 
 FIRST_WORD = '''
-    from llm.data.sources import read_jsonl
+    from llm.inputs import read_jsonl
     from llm.types import Request
 
 

@@ -86,7 +86,7 @@ def test_baseline_stands_beside(write: Any, tmp_path: Path, model: Wrapped, toke
     [
         (None, "no such file"),
         (b"", "file is empty"),
-        (b"\n \n", "no rows"),
+        (b"\n \n", "file is empty"),
         (b"\xff\xfe\x01", "not UTF-8"),
         (b"not json\n", "line 1: not valid JSON"),
         (b"[1]\n", "line 1: a JSON object is needed"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llm import files
 from llm.runs import artifacts
 from llm.runs.artifacts import ArtifactStore
 
@@ -52,7 +53,7 @@ def test_publish_and_find(tmp_path) -> None:
     path = build(store)
     assert path == store.find("pretrain", KEY, thorough=True) == tmp_path / "pretrain" / KEY
     assert not store.partial("pretrain", KEY).exists()
-    manifest = store.manifest("pretrain", KEY)
+    manifest = files.read_json(store.path("pretrain", KEY) / "manifest.json")
     assert manifest["config"] == {"lr": 0.1}
     assert manifest["upstream"] == ["k1"]
     assert manifest["created"]
@@ -68,7 +69,7 @@ def test_a_partial_build_survives_and_is_not_found(tmp_path) -> None:
     assert store.find("pretrain", KEY) is None
     assert (store.open("pretrain", KEY) / "metrics.jsonl").read_text() == "{}\n"
     build(store)
-    assert set(store.manifest("pretrain", KEY)["files"]) == {
+    assert set(files.read_json(store.path("pretrain", KEY) / "manifest.json")["files"]) == {
         "metrics.jsonl",
         "checkpoints/last",
         "checkpoints/step_1/model",

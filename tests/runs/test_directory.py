@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from llm.runs import directory, files
+from llm import files
+from llm.runs import directory
 from llm.runs.directory import RunDirectory, fingerprint
 from llm.types import ConfigError
 
@@ -200,9 +201,7 @@ def test_torn_last_line_is_left_out(tmp_path) -> None:
     assert second["loss"] != second["loss"]
 
 
-def test_set_aside(tmp_path) -> None:
-    for n in (1, 2):
-        (tmp_path / "trial").mkdir()
-        (tmp_path / "trial" / "x").write_text(str(n))
-        assert directory.set_aside(tmp_path / "trial").name == f"trial.set-aside-{n}"
-    assert (tmp_path / "trial.set-aside-1" / "x").read_text() == "1"
+def test_nested_metrics_become_names() -> None:
+    nested = {"sft": {"loss": 1.0, "exam": {"accuracy": 0.5}}, "n": 3}
+    assert directory.flat(nested) == {"sft.loss": 1.0, "sft.exam.accuracy": 0.5, "n": 3}
+    assert list(directory.flat(nested, "/")) == ["sft/loss", "sft/exam/accuracy", "n"]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from llm.runs import directory, files
+from llm import files
+from llm.runs import directory
 from llm.runs.session import session
 from llm.types import ConfigError
 

@@ -31,18 +31,13 @@ from llm.tokenizers import bpe, character
 from llm.tokenizers.chat import ChatML
 from llm.types import ConfigError, Message
 from tests.conftest import REPOSITORY
+from tests.models.composition import load_model
 from tests.serving.conftest import live, wait_until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HELLO = [{"role": "user", "content": "What is a list?"}]
 SIZES = {"vocab_size": 300, "max_seq_len": 96}
-MODEL = {
-    "_target_": "llm.models.decoder.Decoder", "_partial_": True, "d_model": 32, "n_layers": 2, "n_heads": 4,
-    "attention": {"_target_": "llm.models.attention.multi_head.MultiHeadAttention", "_partial_": True},
-    "feed_forward": {"_target_": "llm.models.feed_forward.swiglu.SwiGLUFeedForward", "_partial_": True},
-    "position": {"_target_": "llm.models.positions.RotaryPosition", "_partial_": True},
-    "norm": {"_target_": "llm.models.norms.RMSNorm", "_partial_": True},
-}  # fmt: skip
+MODEL = recipe_of(load_model("decoder", d_model=32, n_layers=2, n_heads=4))
 
 
 @pytest.fixture(scope="module")

@@ -11,24 +11,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from llm.checkpoints.recipe import recipe_of
 from llm.config import build
 from llm.optimizers.adamw import adamw
 from llm.optimizers.schedules import cosine
 from llm.types import IGNORE, Batch, Splits
+from tests.models.composition import load_model
 
 VOCAB, SEQ_LEN = 37, 16
-MODEL: dict[str, Any] = {
-    "_target_": "llm.models.decoder.Decoder",
-    "_partial_": True,
-    "d_model": 32,
-    "n_layers": 2,
-    "n_heads": 4,
-    "attention": {"_target_": "llm.models.attention.multi_head.MultiHeadAttention", "_partial_": True},
-    "feed_forward": {"_target_": "llm.models.feed_forward.swiglu.SwiGLUFeedForward", "_partial_": True},
-    "position": {"_target_": "llm.models.positions.RotaryPosition", "_partial_": True},
-    "norm": {"_target_": "llm.models.norms.RMSNorm", "_partial_": True},
-    "bias": True,
-}
+MODEL: dict[str, Any] = recipe_of(load_model("decoder", d_model=32, n_layers=2, n_heads=4, bias=True))
 
 
 def model(seed: int = 0, **changes: Any) -> nn.Module:

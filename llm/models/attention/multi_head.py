@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -87,7 +86,8 @@ class MultiHeadAttention(nn.Module):
         n = self.queries_per_kv
 
         def heads(source: Tensor) -> Tensor:
-            return cast(Tensor, self.qkv(source)).view(*source.shape[:2], -1, n + 2, self.head_dim)
+            mixed: Tensor = self.qkv(source)
+            return mixed.view(*source.shape[:2], -1, n + 2, self.head_dim)
 
         q, kv = heads(x)[..., :n, :].flatten(2, 3), heads(context)
         return q.transpose(1, 2), kv[..., n, :].transpose(1, 2), kv[..., n + 1, :].transpose(1, 2)

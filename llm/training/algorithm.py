@@ -1,4 +1,4 @@
-"""What an alignment algorithm is, and what those that learn from a fixed data set share.
+"""What a training algorithm is, and what those that learn from a fixed data set share.
 
 An algorithm (`llm.types.Algorithm`) says what one training step minimises. The trainer, the parallelism and
 the checkpoints are the same for all; a config chooses one with ``alignment=NAME``::
@@ -10,7 +10,7 @@ the checkpoints are the same for all; a config chooses one with ``alignment=NAME
     loss(policy, batch)      that mean, with its graph, and metrics to log (detached)
 
 The trainer weights the losses of micro-batches and ranks by their `units`, so that splitting a batch in any
-way gives the same step. A new algorithm is one file here with such a class and one
+way gives the same step. A new alignment algorithm is one file in ``llm/alignment`` with such a class and one
 ``conf/alignment/NAME.yaml``; the contract tests find it there.
 """
 
@@ -29,7 +29,6 @@ class Offline:
     def setup(self, policy: nn.Module) -> None:
         """Nothing to prepare."""
 
-    def collect(self, policy: nn.Module, batch: Batch) -> Batch:
+    def collect(self, policy: nn.Module, batch: Batch) -> Batch:  # noqa: ARG002  (`Algorithm`'s form)
         """The batch as it is: the data were collected before."""
-        del policy
         return batch

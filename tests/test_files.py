@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.runs import files
+from llm import files
 
 
 @given(st.floats())

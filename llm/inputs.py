@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from llm.runs.files import sha256_file
+from llm.files import sha256_file
 from llm.types import ConfigError
 
 
@@ -22,13 +22,13 @@ def read_text(path: str | Path, *, key: str) -> str:
             being text.
     """
     raw = _read_bytes(path, key)
-    if not raw:
+    if not raw or raw.isspace():
         raise ConfigError(key, path, "the file is empty")
     nul = raw.find(b"\0")
     if nul >= 0:
         raise ConfigError(key, path, f"not a text file: byte {nul:,} is NUL; give plain UTF-8 text")
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         mend = (
             f"not UTF-8 text: byte {error.start:,} is 0x{raw[error.start]:02x} ({error.reason}); convert it"
@@ -64,7 +64,7 @@ def read_jsonl(paths: Sequence[str], *, key: str) -> Iterator[tuple[Place, dict[
             empty, place = False, Place(key, path, number)
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise place.wrong(f"not valid JSON ({error}); give one object a line") from error
             if not isinstance(row, dict):
                 raise place.wrong(f"a JSON object is needed, this is a {type(row).__name__}")

@@ -8,8 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from llm.data.sources import digest, read_jsonl, read_text
+from llm.inputs import digest, read_jsonl, read_text
 from llm.types import ConfigError
+
+
+def test_no_file_has_no_rows() -> None:
+    with pytest.raises(ConfigError, match="has no rows"):
+        list(read_jsonl([], key="train"))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffa".encode())
+    assert read_text(tmp_path / "a.txt", key="path") == "a"
 
 
 def test_plain_and_gzipped_text(tmp_path: Path) -> None:
@@ -25,6 +35,7 @@ def test_plain_and_gzipped_text(tmp_path: Path) -> None:
         ("missing", None, "no such file"),
         (".", None, "this is a directory"),
         ("empty", b"", "the file is empty"),
+        ("blank", b" \n\n", "the file is empty"),
         ("empty.gz", gzip.compress(b""), "the file is empty"),
         ("nul", b"text\0text", "byte 4 is NUL"),
         ("latin1", b"caf\xe9 au lait", r"byte 3 is 0xe9"),
@@ -61,7 +72,8 @@ def test_rows_and_their_places(tmp_path: Path) -> None:
     [
         ('{"a": 1}\n{"a": \n', "line 2: not valid JSON"),
         ("[1]\n", "line 1: a JSON object is needed, this is a list"),
-        ("\n\n", "has no rows"),
+        ("\n\n", "the file is empty"),
+        ("[" * 100_000, "line 1: not valid JSON"),
     ],
 )
 def test_bad_rows(tmp_path: Path, content: str, mend: str) -> None:
