@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +84,7 @@ class Batch:
         return replace(self, **moved)
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to ids and back. `eos_id` ends a document; None when the vocabulary has no such id."""
 
@@ -103,6 +104,7 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
 class ChatTemplate(Protocol):
     """Conversation to ids, and which of those ids the assistant wrote (the only ones with loss)."""
 
@@ -118,6 +120,7 @@ class ChatTemplate(Protocol):
         ...
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Numbered training sequences; `batch` is a pure function of the indices, so any step can be rebuilt."""
 
@@ -141,6 +144,7 @@ class Splits(NamedTuple):
     tokenizer: Tokenizer
 
 
+@runtime_checkable
 class TrainingData(Protocol):
     """A `data` component. `make_tokenizer(texts)` trains one, or returns the one already in use."""
 
@@ -159,6 +163,7 @@ class TrainingData(Protocol):
         ...
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """A model as the rest of the house sees it: hidden states, a head, and where its blocks are.
 
@@ -203,6 +208,7 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """What a training step minimises. `loss` is the mean over `units` (tokens, pairs) of the batch."""
 
@@ -225,6 +231,7 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Called by the trainer after each optimizer step with its state and that step's metrics."""
 
@@ -249,6 +256,7 @@ class Response(NamedTuple):
     text: str = ""
 
 
+@runtime_checkable
 class Exam(Protocol):
     """A test of a model. The same object can reward: `score` needs only an example and its responses."""
 

@@ -8,11 +8,30 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
+
+# Nothing is written outside the folders of this session, and no library looks at the network or at the
+# developer's own account. Read when the libraries are imported, hence not in a fixture.
+_HOME = tempfile.TemporaryDirectory(prefix="llm-tests-")
+os.environ.update(
+    {
+        **{name: f"{_HOME.name}/{name}" for name in ("XDG_CACHE_HOME", "HF_HOME", "MPLCONFIGDIR")},
+        **{f"WANDB_{name}_DIR": f"{_HOME.name}/wandb" for name in ("CACHE", "CONFIG", "DATA", "ARTIFACT")},
+        **{"WANDB_MODE": "offline", "WANDB_SILENT": "true", "NETRC": os.devnull},
+        **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"},
+    }
+)
+os.environ.pop("WANDB_API_KEY", None)
+
+# The same examples in every run, none of them kept; `pytest --hypothesis-profile=default` looks for new ones.
+hypothesis.settings.register_profile("suite", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 # Before anything of these rooms is imported: every call in a test then holds its tensors against the shapes
 # in the signatures.
@@ -78,8 +97,10 @@ class Main:
 
     def torchrun(self, processes: int, *arguments: str) -> Main.Done:
         """Under torchrun, one thread a process."""
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        return self._run([*launcher, str(REPOSITORY / "main.py"), *arguments])
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        return self._run(
+            [*launcher, f"--nproc_per_node={processes}", str(REPOSITORY / "main.py"), *arguments]
+        )
 
     def _run(self, command: list[str], **options: Any) -> Main.Done:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}

@@ -8,14 +8,16 @@ and signal handlers of its own, and nothing of it is left after a SIGKILL but wh
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -170,14 +172,12 @@ class Spawned:
         return Command(process.pid, log, lambda: process.wait(300))
 
 
-@contextlib.contextmanager
-def forks() -> Iterator[Forks]:
-    """`Forks`, closed at the end."""
+@functools.cache
+def forks() -> Forks:
+    """One for all tests: starting it takes as long as starting a run."""
     made = Forks()
-    try:
-        yield made
-    finally:
-        made.close()
+    atexit.register(made.close)
+    return made
 
 
 INTERRUPT, KILL, TERMINATE = signal.SIGINT, signal.SIGKILL, signal.SIGTERM

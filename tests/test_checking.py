@@ -77,8 +77,14 @@ def test_what_fits_passes(node: dict[str, object]) -> None:
         ({"size": 4, "sise": 4}, "part.sise=4: no such key; did you mean part.size?"),
         ({"size": 5, "n_heads": 2}, "part.n_heads=2: size=5 is not divisible by it"),
         ({"size": 4, "inner": {"_target_": f"{HERE}.Part", "size": "x"}}, "part.inner.size=x: should be"),
-        ({"size": 4, "inner": {"_target_": "os.system", "command": "ls"}}, "part.inner._target_=os.system: may not"),
-        ({"size": 4, "inner": {"_target_": "llm.nothing.There"}}, "part.inner._target_=llm.nothing.There: cannot"),
+        (
+            {"size": 4, "inner": {"_target_": "os.system", "command": "ls"}},
+            "part.inner._target_=os.system: may not",
+        ),
+        (
+            {"size": 4, "inner": {"_target_": "llm.nothing.There"}},
+            "part.inner._target_=llm.nothing.There: cannot",
+        ),
         ({"size": 4, "tokenizer": "bpe"}, "part.tokenizer=bpe: must be a component"),
         ({"size": "${nowhere}"}, "part.size=${nowhere}: Interpolation key 'nowhere' not found"),
     ],
@@ -100,7 +106,9 @@ def test_an_interpolated_component_is_checked_once_where_it_is_written() -> None
     assert [m.key for m in config.mistakes_in(caught.value)] == ["a.size"]
 
 
-def test_find_tells_a_missing_module_from_a_broken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_tells_a_missing_module_from_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "broken_module_for_find.py").write_text("import no_such_module_at_all\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_at_all"):

@@ -35,7 +35,7 @@ def test_quoting_survives_the_characters_that_mean_something(text: str) -> None:
 
 
 def test_a_prompt_is_taken_as_typed() -> None:
-    prompt = "What's (up), \"you\"? a=b ${seed} [1, 2] #"
+    prompt = 'What\'s (up), "you"? a=b ${seed} [1, 2] #'
     assert config.compose(["task=generate", "checkpoint=runs/x", f"prompt={prompt}"]).prompt == prompt
 
 
@@ -121,7 +121,11 @@ def test_composing_imports_nothing_heavy(arguments: list[str]) -> None:
         "assert not heavy, heavy"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=REPOSITORY, capture_output=True, text=True, env=os.environ
+        [sys.executable, "-c", code, *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        env=os.environ,
     )
     assert done.returncode == 0, done.stderr
 

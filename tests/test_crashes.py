@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Main
-from tests.processes import INTERRUPT, KILL, TERMINATE, Command, Forks, Spawned, Starter, forks
+from tests.processes import INTERRUPT, KILL, TERMINATE, Command, Spawned, Starter, forks
 
 N_KILLS, IN_A_CHECKPOINT = 10, (2, 7)
 """How many runs are killed, and which of them while a checkpoint is being written."""
@@ -76,14 +75,8 @@ def kitchen_of(starter: Starter, home: Path) -> Kitchen:
 
 
 @pytest.fixture(scope="module")
-def forked() -> Iterator[Forks]:
-    with forks() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def kitchen(forked: Forks, tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
-    return kitchen_of(forked, tmp_path_factory.mktemp("kitchen"))
+def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
+    return kitchen_of(forks(), tmp_path_factory.mktemp("kitchen"))
 
 
 def result(run: Path) -> dict[str, Any]:

@@ -60,7 +60,10 @@ def assert_mistake(done: Main.Done, *parts: str) -> None:
         (["trainer.max_steps=many"], ["trainer.max_steps=many", "integer"]),
         (["trainer.max_steps=1.5"], ["trainer.max_steps=1.5", "integer"]),
         (["optimizer.lr=-0.1"], ["optimizer.lr=-0.1", "greater than 0"]),
-        (["model.n_heads=5", "model.d_model=128"], ["model.n_heads=5", "d_model=128 is not divisible", "4, 8"]),
+        (
+            ["model.n_heads=5", "model.d_model=128"],
+            ["model.n_heads=5", "d_model=128 is not divisible", "4, 8"],
+        ),
         (["+model.typo=1"], ["model.typo=1", "no such key"]),
         (["model.n_layers=1,2"], ["model.n_layers=1,2", "-m"]),
         (["data.path=/nowhere/at/all.txt"], ["data.path=/nowhere/at/all.txt", "no such file"]),
@@ -97,9 +100,7 @@ def test_a_file_that_is_not_text(main: Main, tmp_path: Path, content: bytes, par
 def test_a_corrupt_parquet(main: Main, tmp_path: Path) -> None:
     path = tmp_path / "documents.parquet"
     path.write_bytes(b"PAR1 this is not a parquet file PAR1")
-    done = main(
-        "task=tokenize", "tokenizer=byte", "tracker=none", f"train={path}", f"validation={path}"
-    )
+    done = main("task=tokenize", "tokenizer=byte", "tracker=none", f"train={path}", f"validation={path}")
     assert_mistake(done, str(path))
 
 
@@ -117,7 +118,9 @@ def test_a_torn_checkpoint(main: Main, trained: Path, tmp_path: Path) -> None:
     assert_mistake(main("task=generate", "tracker=none", f"checkpoint={copy}", "prompt=a"), str(copy))
 
 
-def test_a_checkpoint_of_another_architecture(main: Main, trained: Path, text_file: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_architecture(
+    main: Main, trained: Path, text_file: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy, symlinks=True)
     done = main(f"resume={copy}", "model.d_model=32", "trainer.max_steps=4", "tracker=none")
@@ -182,12 +185,27 @@ def test_the_record_of_a_run(trained: Path) -> None:
     assert result["metrics"]["val_loss"] > 0
     assert len(result["weights_sha256"]) == 64
     assert result["n_params"] > 0
-    for name in ("config.yaml", ".hydra/config.yaml", "provenance.json", "metrics.jsonl", "done.json", "report.html"):
+    for name in (
+        "config.yaml",
+        ".hydra/config.yaml",
+        "provenance.json",
+        "metrics.jsonl",
+        "done.json",
+        "report.html",
+    ):
         assert (trained / name).is_file(), name
     steps = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {"stage", "step", "seconds", "tokens", "loss", "lr", "grad_norm", "tokens_per_second", "memory_bytes"} <= {
-        key for line in steps for key in line
-    }
+    assert {
+        "stage",
+        "step",
+        "seconds",
+        "tokens",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens_per_second",
+        "memory_bytes",
+    } <= {key for line in steps for key in line}
 
 
 def test_reproducing_a_run_is_bitwise_equal(main: Main, trained: Path) -> None:

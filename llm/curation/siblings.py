@@ -71,7 +71,11 @@ def closed_sets(objects: Sequence[DocumentedObject], rule: Rule, rates: Sequence
             if (len(chosen) + 1) * rule.size > rule.limit:
                 break
             names = tuple(one.name for one in members)
-            if (max(won) > 1.0) is not easy or names in chosen or any(uses[name] >= allowed for name in names):
+            if (
+                (max(won) > 1.0) is not easy
+                or names in chosen
+                or any(uses[name] >= allowed for name in names)
+            ):
                 continue
             after = [total + gain for total, gain in zip(totals, won, strict=True)]
             # sets on which no baseline gains make room for easy ones under the ceiling

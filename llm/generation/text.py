@@ -18,7 +18,7 @@ class TextStream:
 
     Args:
         tokenizer: decodes the ids.
-        stop: texts that end the stream; the text ends before the first of them.
+        stop: texts that end the stream; the text ends before the one that is complete first.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:

@@ -76,6 +76,7 @@ class Initialized(Protocol):
         ...
 
 
+@runtime_checkable
 class Attention(Protocol):
     """Mixes information between places of a sequence. Called ``attention(sizes, rotate=rotate)``.
 
@@ -116,6 +117,7 @@ class Attention(Protocol):
         ...
 
 
+@runtime_checkable
 class FeedForward(Protocol):
     """Works on each place by itself. Called ``feed_forward(sizes)``."""
 
@@ -128,6 +130,7 @@ class FeedForward(Protocol):
         ...
 
 
+@runtime_checkable
 class Position(Protocol):
     """How a model knows the order of its tokens. Called ``position(sizes)``, once for the whole model.
 

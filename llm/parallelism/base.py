@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,7 @@ State = dict[str, dict[str, Tensor]]
 LAUNCH = "torchrun --nproc-per-node="
 
 
+@runtime_checkable
 class Parallelism(Protocol):
     """A `parallelism` component: how a model's work is split over processes."""
 

@@ -10,13 +10,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from urllib.parse import urlparse
 
 from llm import files
 from llm.runs.directory import flat
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Told of a run's metrics, tables and end. `stage` is None for a task run alone."""
 
@@ -35,6 +36,7 @@ class Tracker(Protocol):
         ...
 
 
+@runtime_checkable
 class MakeTracker(Protocol):
     """What a `tracker` config builds: a tracker, once the run is there to be watched."""
 
@@ -184,7 +186,9 @@ class WandbTracker:
     def finish(self, summary: Mapping[str, Any], *, exit_code: int) -> None:
         """Writes the summary and the exit record, and waits until they are on disk (or uploaded)."""
         if self._run is not None:
-            self._try(lambda: self._run.summary.update({k: files.number(v) for k, v in flat(summary, "/").items()}))
+            self._try(
+                lambda: self._run.summary.update({k: files.number(v) for k, v in flat(summary, "/").items()})
+            )
         if self._run is not None:
             self._try(lambda: self._run.finish(exit_code=exit_code))
             self._run = None

@@ -40,10 +40,15 @@ class ContentSweeper(BasicSweeper):
         direction: str = "minimize",
         report: str | None = None,
     ) -> None:
-        super().__init__(max_batch_size, params)
+        # In place of BasicSweeper's own, which fails when Hydra's search for plugins has run its module a
+        # second time: it then names another class than the one this one derives from.
+        self.overrides: Sequence[Sequence[Sequence[str]]] | None = None
+        self.batch_index, self.max_batch_size, self.params = 0, max_batch_size, params or {}
+        self.hydra_context = self.config = self.launcher = None
         self.metric, self.direction, self.report = metric, direction, report
         self.directory = Path()
         self.trials: list[dict[str, Any]] = []
+        self.common: set[str] = set()
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs every possible cell that is not yet done, then ranks all of them."""
@@ -67,6 +72,8 @@ class ContentSweeper(BasicSweeper):
     def _plan(self) -> None:
         """Leaves out the cells that cannot be built and those that say the same as another."""
         assert self.overrides is not None
+        every = [set(overrides) for batch in self.overrides for overrides in batch]
+        self.common = set.intersection(*every) if len(every) > 1 else set()
         batches: list[list[Sequence[str]]] = []
         for batch in self.overrides:
             batches.append([])
@@ -136,7 +143,7 @@ class ContentSweeper(BasicSweeper):
 
     def _varied(self, overrides: Sequence[str]) -> list[str]:
         """The overrides that differ between trials."""
-        return [o for o in overrides if not o.startswith(("hydra.", "sweeps="))]
+        return [o for o in overrides if o not in self.common and not o.startswith(("hydra.", "sweeps="))]
 
     def _rank(self) -> None:
         from llm.runs.directory import read

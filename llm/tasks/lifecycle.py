@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,19 @@ def lifecycle(
         for what, digest in stage.fingerprints.items():
             run.note_data(f"{name}.{what}", digest)
     if runtime.is_main():
+        run.summary.update(_of_the_model([_left_by(place)["summary"] for place in places.values()]))
         _keep_model(run, places)
         _conclude(run, places)
     return objective
+
+
+def _of_the_model(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the run as a whole: the last trained model, and the tokens of all its training."""
+    trained = [summary for summary in summaries if "weights_sha256" in summary]
+    if not trained:
+        return {}
+    facts = {key: trained[-1][key] for key in ("n_params", "weights_sha256") if key in trained[-1]}
+    return {**facts, "tokens": sum(summary["tokens"] for summary in trained)}
 
 
 def _check_references(stages: Mapping[str, Any]) -> None:
@@ -237,7 +247,7 @@ def _keep_model(run: Run, places: Mapping[str, Path]) -> None:
 def _conclude(run: Run, places: Mapping[str, Path]) -> None:
     """The report, a short table, and what to do next."""
     facts = gather.facts(run.stages, places, run.directory)
-    run.summary["report"] = str(run.directory / "report.html")
     files.write_json(run.directory / page.FACTS, facts)
     run.say(words.table(facts))
+    run.say(f"the report: {run.directory / 'report.html'}")
     run.say(words.next_steps(facts))

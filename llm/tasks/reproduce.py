@@ -60,6 +60,7 @@ def _saved(source: str) -> tuple[RunRecord, list[str]]:
         mend = f"that run is {record.status}: bring it to its end by resume= first"
         raise ConfigError("reproduce", source, mend)
     drift = [f"config {k}: was {a}, is {b}" for k, a, b in config_drift(record)]
+    runtime.seed_everything(int(record.config.get("seed") or 0))  # sets flags, which that run had set too
     here = provenance.collect()
     drift += [f"code {line}" for line in provenance.drift(record.provenance, here)]
     for session in record.provenance.get("earlier_sessions", []):
@@ -102,8 +103,8 @@ def _judge(record: RunRecord, new: RunRecord) -> None:
     verdict_file = {"of": str(record.directory), "equal": verdict.equal, "verdict": str(verdict)}
     files.write_json(new.directory / "reproduction.json", verdict_file)
     if not verdict.equal:
-        raise NotReproduced(str(verdict))
-    print(f"reproduced: {verdict}", file=sys.stderr)
+        raise NotReproduced(str(verdict).removeprefix("not reproduced: "))
+    print(verdict, file=sys.stderr)
 
 
 def _relaunch(processes: int) -> int:

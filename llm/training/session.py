@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -29,6 +29,7 @@ class DivergedError(RuntimeError):
     """The loss or its gradient is no longer a number."""
 
 
+@runtime_checkable
 class Plan(Protocol):
     """How long and how much: the numbers of a `llm.training.trainer.Trainer`."""
 

@@ -105,7 +105,8 @@ def family() -> list[DocumentedObject]:
         for number in range(12):
             words = choice.sample(vocabulary, 8)
             leaf = "_".join([words[0] if choice.random() < 0.6 else choice.choice(vocabulary), f"x{number}"])
-            found.append(thing(f"p.m{module}.{leaf}", f"Make {' '.join(words)}."))
+            kind = "class" if number % 2 else "function"  # sets mix the two
+            found.append(thing(f"p.m{module}.{leaf}", f"Make {' '.join(words)}.", kind=kind))
     return found
 
 
@@ -119,6 +120,7 @@ def test_sets_are_closed_siblings_and_word_matching_stays_weak(family, size: int
     sets = closed_sets(family, Rule(size, ceiling, 1, 1.5, 10_000, 0), [overlap])
     assert len(sets) >= 12
     assert all(len({one.parent for one in members}) == 1 for members in sets)
+    assert all(len({one.kind for one in members}) > 1 for members in sets)
     assert max(Counter(one.name for members in sets for one in members).values()) == 1
     exam = [
         (question_for(one), [other.summary for other in members], place)

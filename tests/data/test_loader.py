@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.data.loader import InOrder, Loader, permutation
@@ -37,7 +37,6 @@ def seen(batch: Batch) -> list[int]:
 
 
 @given(n=st.integers(1, 30), size=st.integers(1, 12), seed=st.integers(0, 2**40))
-@settings(deadline=None)
 def test_every_epoch_holds_everything_once(n: int, size: int, seed: int) -> None:
     loader = Loader(Numbers(n), size, seed)
     stream = [i for step in range(3 * n) for i in seen(loader.batch(step))]
@@ -46,7 +45,6 @@ def test_every_epoch_holds_everything_once(n: int, size: int, seed: int) -> None
 
 
 @given(size=st.integers(1, 24), world=st.integers(1, 4), n_micro=st.integers(1, 4), step=st.integers(0, 50))
-@settings(deadline=None)
 def test_the_split_never_changes_what_a_step_has(size: int, world: int, n_micro: int, step: int) -> None:
     loader = Loader(Numbers(17), size, seed=3)
     if size < world * n_micro:
@@ -118,7 +116,6 @@ def test_no_batch_of_nothing() -> None:
 
 
 @given(n=st.integers(1, 40), size=st.integers(1, 9), limit=st.none() | st.integers(1, 50))
-@settings(deadline=None)
 def test_in_order_everything_once(n: int, size: int, limit: int | None) -> None:
     batches = InOrder(Numbers(n), size, limit)
     read = [seen(batch) for batch in batches]

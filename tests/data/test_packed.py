@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.data.packed import PackedData, PackedTokens, open_packed
@@ -33,7 +33,6 @@ def test_targets_are_the_next_tokens_and_the_last_window_is_padded() -> None:
 
 
 @given(n=st.integers(2, 60), seq_len=st.integers(1, 20), offset=st.integers(0, 1000))
-@settings(deadline=None)
 def test_every_target_is_in_one_window(n: int, seq_len: int, offset: int) -> None:
     plain = PackedTokens(ids(n), seq_len)
     for dataset in (plain, plain.shifted(offset)):

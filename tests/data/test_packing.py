@@ -42,7 +42,7 @@ def test_documents_are_set_apart_by_a_blank_line_without_an_end_of_text(tmp_path
 
 
 @given(texts=st.lists(st.text(max_size=30), max_size=12), group=st.integers(1, 40))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_grouping_and_cutting_into_pieces_changes_nothing(tmp_path_factory, texts, group) -> None:  # type: ignore[no-untyped-def]
     directory = tmp_path_factory.mktemp("packed")
     done: list[int] = []

@@ -85,7 +85,7 @@ def test_long_pairs_are_cut_or_dropped_and_counted(
 
 
 @given(n_prompt=st.integers(0, 40), n_answer=st.integers(0, 40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_an_answer_is_never_cut_to_nothing(tmp_path_factory, n_prompt: int, n_answer: int) -> None:  # type: ignore[no-untyped-def]
     directory = tmp_path_factory.mktemp("pairs")
     overhead = len("user\n") + 1 + 1 + 1 + 1 + len("assistant\n")  # markers are one id each

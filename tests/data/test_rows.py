@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.data.rows import RowBuilder
@@ -25,7 +25,6 @@ def test_targets_are_masked_and_shifted() -> None:
     data=st.data(),
     vocab=st.sampled_from([300, 70_000]),
 )
-@settings(deadline=None)
 def test_a_batch_has_what_a_plain_loop_gives(lengths: list[int], data: st.DataObject, vocab: int) -> None:
     builder, plain = RowBuilder(vocab), []
     for length in lengths:

@@ -34,6 +34,7 @@ class Wrapped(nn.Module):
         )
         self.llama = LlamaForCausalLM(config)
         self.vocab_size, self.max_seq_len = vocab_size, max_seq_len
+        self.blocks = self.llama.model.layers
 
     def hidden(self, batch: Batch, cache: Any = None) -> Tensor:
         return self.llama.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
@@ -43,6 +44,11 @@ class Wrapped(nn.Module):
 
     def forward(self, batch: Batch, cache: Any = None) -> Tensor:
         return self.head(self.hidden(batch))
+
+    def init_weights(self, generator: torch.Generator) -> None: ...
+
+    def parallel_plan(self) -> dict[str, str]:
+        return {}
 
 
 def compose_decoder(vocab_size: int, max_seq_len: int = 64) -> nn.Module:

@@ -87,9 +87,17 @@ def test_a_tokenizer_that_treats_the_first_token_specially():
 def test_pieces_join_to_the_text_before_the_stop(data: bytes, stop: tuple[str, ...]):
     pieces, stream = _pieces(data, stop)
     whole = data.decode("utf-8", errors="replace")
-    ends = [whole.find(text) for text in stop if text in whole]
-    assert "".join(pieces) == stream.text == whole[: min(ends, default=len(whole))]
-    assert stream.stopped == bool(ends)
+    # The first stop text to be complete counts, though a longer one may have begun before it.
+    so_far = (whole[:n] for n in range(len(whole) + 1))
+    ended = next((text for text in so_far if any(s in text for s in stop)), None)
+    expected = whole if ended is None else ended[: min(ended.find(s) for s in stop if s in ended)]
+    assert "".join(pieces) == stream.text == expected
+    assert stream.stopped == (ended is not None)
+
+
+def test_the_stop_text_that_is_complete_first_counts():
+    pieces, _ = _pieces(b"xabc", ("abc", "b"))
+    assert "".join(pieces) == "xa"
 
 
 @pytest.mark.parametrize("size", [50, 400])

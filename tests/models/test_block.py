@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from llm.models.block import Block
 from llm.types import Batch
@@ -13,10 +15,27 @@ from tests.models.composition import ids, small
 WHERE = {"positions": torch.arange(5)[None], "mask": None}
 
 
+class Constant(nn.Module):
+    """A part that always returns the same number."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        return torch.full_like(x, self.value)
+
+    def parallel_plan(self) -> dict[str, str]:
+        return {}
+
+    def mixing_flops(self, context_tokens: float) -> float:
+        return 0.0
+
+
 def _block(mixed: float, fed: float, dropout: float) -> Block:
     return Block(
-        attention=lambda x, **_: torch.full_like(x, mixed),
-        feed_forward=lambda x: torch.full_like(x, fed),
+        attention=Constant(mixed),
+        feed_forward=Constant(fed),
         attention_norm=nn.Identity(),
         feed_forward_norm=nn.Identity(),
         dropout=dropout,
@@ -30,7 +49,7 @@ def test_both_parts_are_added():
 
 @pytest.mark.parametrize(("mixed", "fed"), [(1.0, 0.0), (0.0, 1.0)])
 def test_both_parts_are_dropped_and_the_stream_is_not(mixed: float, fed: float):
-    x = torch.ones(20, 50, 8)
+    x = torch.ones(200, 5, 8)
     added = _block(mixed, fed, 0.25).train()(x, **WHERE) - x
     kept = added > 0
     torch.testing.assert_close(added[kept], torch.full_like(added[kept], 4 / 3))

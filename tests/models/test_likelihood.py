@@ -68,11 +68,16 @@ def test_evaluating_leaves_the_mode_as_it_was() -> None:
     model = small(dropout=0.5)
     for mode in (True, False):
         model.train(mode)
-        with pytest.raises(ZeroDivisionError), evaluating(model):
-            assert not any(module.training for module in model.modules())
-            assert not model(_batch(1.0)).requires_grad
-            _ = 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            _fail_while_evaluating(model)
         assert all(module.training is mode for module in model.modules())
+
+
+def _fail_while_evaluating(model: Decoder) -> None:
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+        assert not model(_batch(1.0)).requires_grad
+        raise ZeroDivisionError
 
 
 def test_what_a_checkpoint_holds() -> None:

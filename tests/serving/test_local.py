@@ -20,6 +20,7 @@ import torch
 from starlette.testclient import TestClient
 
 from llm.checkpoints.local import LocalCheckpoints
+from llm.checkpoints.recipe import recipe_of
 from llm.config import build
 from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
@@ -135,7 +136,7 @@ def test_context_and_empty_prompt(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x00", "a\x00b", "𝕳𝖊𝖑𝖑𝖔 👩‍👩‍👧", "\u202e\ufeff\u0300", "\r\n\t", "\ud7ff\ue000"]
+    "text", ["\x00", "a\x00b", "𝕳𝖊𝖑𝖑𝖔 👩‍👩‍👧", "\u202e\ufeff\u0300", "\r\n\t", "\ud7ff\ue000"]  # noqa: RUF001  (on purpose)
 )
 def test_odd_text(client: TestClient, text: str) -> None:
     body = {"prompt": text, "max_tokens": 3, "echo": True, "stop": [text]}

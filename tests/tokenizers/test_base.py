@@ -47,14 +47,13 @@ def test_text_comes_back(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "byte"])
 @given(text=st.text())
 @example(text="\x00\x01 \u2028 \ufeff e\u0301 👩‍👩‍👧 <|im_end|>")
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_any_text_comes_back(kind: str, text: str) -> None:
     tokenizer = trained(kind)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(text=st.text(alphabet=sorted(set("".join(TEXTS)))))
-@settings(deadline=None)
 def test_any_known_characters_come_back(text: str) -> None:
     tokenizer = trained("character")
     assert tokenizer.decode(tokenizer.encode(text)) == text
@@ -67,7 +66,7 @@ NAMES = st.sampled_from([*base.SPECIAL_TOKENS, "<|", "|>", "im_end", "a", " ", "
     "tokenizer", [trained("bpe"), trained("byte"), character.train(TEXTS, special_tokens=True)]
 )
 @given(parts=st.lists(NAMES, max_size=8))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_text_never_becomes_a_special_id(tokenizer: base.TextTokenizer, parts: list[str]) -> None:
     text = "".join(parts)
     assert len(tokenizer.special_ids) == 3
