@@ -32,10 +32,7 @@ def check(config: DictConfig) -> None:
     Raises:
         ExceptionGroup: of `ConfigError`, one for each mistake, all of them.
     """
-    found = [
-        ConfigError(key, "???", "is required: give it a value")
-        for key in missing(config)
-    ]
+    found = [ConfigError(key, "???", "is required: give it a value") for key in missing(config)]
     allowed = allowed_targets()
     for path, node in nodes(config):
         target = node.get("_target_")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import json
 import os
 import re
 import sys
@@ -60,7 +61,6 @@ PATH_KEYS = frozenset(
         "resume",
         "run_dir",
         "output",
-        "source",
         "train",
         "validation",
         "artifacts",
@@ -117,10 +117,21 @@ def _choices_of_resumed(overrides: Sequence[str]) -> list[str]:
     if "resume" not in given or {"task", "experiments", "sweeps"} & set(given):
         return []
     try:
-        saved = OmegaConf.load(Path(given["resume"]) / ".hydra" / "overrides.yaml")
+        saved = recorded_overrides(Path(given["resume"]))
     except (OSError, ValueError):
         return []  # no run: the launcher says so
-    return [o for o in map(str, saved) if (key := _key(o)) is not None and key not in given and _is_safe(o)]
+    return [o for o in saved if (key := _key(o)) is not None and key not in given and _is_safe(o)]
+
+
+def recorded_overrides(run: Path) -> list[str]:
+    """What stood on the command line of a run, quoted where Hydra needs it.
+
+    Raises:
+        OSError: nothing says so. ValueError: what does cannot be read.
+    """
+    # No yaml: a prompt may look like an interpolation. `RunDirectory` writes a JSON string a line.
+    lines = (run / ".hydra" / "overrides.yaml").read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(line[2:])) for line in lines if line.startswith("- ")]
 
 
 def _key(override: str) -> str | None:
@@ -215,7 +226,7 @@ def _invocation() -> Invocation:
     assert isinstance(container, dict)
     return Invocation(
         choices=dict(config.runtime.choices),
-        overrides=list(config.overrides.task),
+        overrides=[str(o) for o in container["overrides"]["task"]],  # as written, interpolations and all
         hydra={"hydra": container},
         multirun=config.mode is not None and config.mode.name == "MULTIRUN",
     )
@@ -288,6 +299,8 @@ def mistakes_in(error: BaseException) -> list[ConfigError]:
         seen = seen.__cause__
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return [explain(error, sys.argv[1:])]
+    if "Config group override" in str(error):  # Hydra's bare ValueError for `tokenizer=null`
+        return [ConfigError("", "", f"{error}; a group is chosen by the name of one of its options")]
     return []
 
 

@@ -104,9 +104,7 @@ def being_written(run: Path) -> list[Path]:
     return list((run / "checkpoints").glob(".tmp-step_*"))
 
 
-def kill_at(
-    kitchen: Kitchen, name: str, share: float, *, in_checkpoint: bool
-) -> tuple[Path, float, bool]:
+def kill_at(kitchen: Kitchen, name: str, share: float, *, in_checkpoint: bool) -> tuple[Path, float, bool]:
     """Starts a run and kills it after `share` of its wall time; where, when, and was a checkpoint torn.
 
     A run that is faster than the uninterrupted one was, or whose checkpoint was whole before the kill came,

@@ -251,8 +251,9 @@ def is_ci(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
 def clones(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
-    line = shlex.split(command.replace("REPOSITORY", f"file://{REPOSITORY}"))
-    subprocess.run([*line, "--quiet", "--depth=1"], cwd=place.main.home, check=True, capture_output=True)
+    git, clone, _, folder = shlex.split(command)
+    line = [git, clone, "--quiet", "--depth=1", f"file://{REPOSITORY}", folder]
+    subprocess.run(line, cwd=place.main.home, check=True, capture_output=True)
     assert "cd llm-experiments" in COMMANDS
     assert (place.main.home / "llm-experiments" / "main.py").is_file()
     shutil.rmtree(place.main.home / "llm-experiments")
@@ -449,7 +450,7 @@ def added() -> tuple[str, str]:
 RULES: list[tuple[str, Rule]] = [
     ("|".join(map(re.escape, CI)), is_run_by_ci),
     (r"\.ci/run", is_ci),
-    (r"git clone REPOSITORY llm-experiments", clones),
+    (r"git clone \S+ llm-experiments", clones),
     (r"cd llm-experiments", goes_there),
     ("|".join(map(re.escape, MISTAKES)), is_refused),
     (r"python main\.py", quickstart),

@@ -23,6 +23,7 @@ from llm.curation.baseline import (
     trigrams,
 )
 from llm.curation.questions import conversations
+from llm.types import ConfigError
 
 OVERLAPS = ("words", "trigrams", "prefixes")
 
@@ -94,6 +95,10 @@ class DeriveQuestions:
         advance()
         rule = siblings.Rule(4, self.exam_ceiling, 4, 1.6, self.exam_questions, self.seed)
         exam = _exam(siblings.closed_sets(validation, rule, against), self.seed)
+        for key, found in (("validation_pairs", held_pairs), ("exam_questions", exam)):
+            if not found:
+                mend = "the corpus yields none under the ceiling: give it more packages, or raise the ceiling"
+                raise ConfigError(key, getattr(self, key), mend)
         advance()
         told = conversations(train, seed=self.seed, limit=self.max_conversations)
         held_told = conversations(validation, seed=self.seed, limit=max(1, self.max_conversations // 8))

@@ -113,7 +113,9 @@ def _commands(run_directory: Path, places: Mapping[str, Path]) -> dict[str, str]
     if any((place / "checkpoints").is_dir() for place in places.values()):
         commands = {
             "chat in the terminal": f"python main.py task=generate checkpoint={here}",
-            "chat in the browser": f"python main.py task=serve checkpoint={here}",
+            "chat in the browser (after pip install -e '.[serve]')": (
+                f"python main.py task=serve checkpoint={here}"
+            ),
             "sweep over depth, heads and width": "python main.py sweeps=depth_heads_width",
         } | commands
     return commands

@@ -19,7 +19,7 @@ VERSION = 1
 def align(
     *,
     run: Run,
-    model: Callable[[], tuple[nn.Module, Tokenizer, Mapping[str, Any]]],
+    model: Callable[..., tuple[nn.Module, Tokenizer, Mapping[str, Any]]],
     data: TrainingData,
     alignment: Algorithm,
     optimizer: Callable[..., torch.optim.Optimizer],
@@ -50,7 +50,7 @@ def align(
     Returns:
         The final validation loss of the algorithm.
     """
-    policy, tokenizer, info = model()
+    policy, tokenizer, info = model(key="path")
     splits = data.load(lambda _: tokenizer, run.directory / "data")
     n_params = count_parameters(policy)
     run.say(f"{n_params:,} parameters from step {info['step']}; {len(splits.train):,} training examples")

@@ -13,7 +13,6 @@ from llm.checking import check
 from llm.config import ENTRY_KEYS, Invocation, build, resolved
 from llm.reports import page
 from llm.runs import directory
-from llm.runs.directory import RunRecord
 from llm.runs.session import session
 from llm.sweeping.content import sweep_directory
 from llm.types import ConfigError
@@ -61,8 +60,15 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
         if resume and "resume" not in task:  # it cannot go on where it was cut off: it starts anew
             run.rewind(-1)
-        objective = build(task, run=run)
+        try:
+            objective = build(task, run=run)
+        except KeyboardInterrupt:
+            if "resume" in task:
+                run.say(f"stopped; go on with:  python main.py resume={run.directory}")
+            raise
         run.summary.setdefault("objective", objective)
+    if "val_loss" in run.summary:
+        run.say(f"validation loss {run.summary['val_loss']:.4f}")
     run.say(f"recorded in {run.directory}")
     return Outcome(run.directory, objective)
 
@@ -88,15 +94,6 @@ def agreed(work: Callable[[], T]) -> T:
     if told[1] is not None:
         raise told[1]
     return cast(T, told[0])
-
-
-def overrides_of(record: RunRecord) -> list[str]:
-    """What stood on that run's command line.
-
-    Raises:
-        OSError: nothing says so: it was killed before it wrote that down.
-    """
-    return [str(override) for override in OmegaConf.load(record.directory / ".hydra" / "overrides.yaml")]
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

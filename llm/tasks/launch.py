@@ -12,11 +12,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llm import runtime
-from llm.config import ENTRY_KEYS, Invocation, escaped, migrate, resolved
+from llm.config import ENTRY_KEYS, Invocation, escaped, migrate, recorded_overrides, resolved
 from llm.runs import directory
 from llm.runs.directory import RunRecord
 from llm.sweeping.content import sweep_directory
-from llm.tasks.execute import Outcome, agreed, differences, execute, overrides_of
+from llm.tasks.execute import Outcome, agreed, differences, execute
 from llm.tasks.reproduce import reproduce
 from llm.types import ConfigError
 
@@ -98,11 +98,11 @@ def resume(config: DictConfig, invocation: Invocation) -> Outcome:
     saved = OmegaConf.create(escaped(migrate(record.config)))
     assert isinstance(saved, DictConfig)
     own = [o for o in invocation.overrides if o not in repeated]
-    chosen = [o for o in own if _is_choice(o, invocation)]
+    chosen = [o for o in own if _is_choice(o, invocation) and _key(o) not in directory.IMMATERIAL]
     given = [o for o in own if o not in chosen and _key(o) not in ("resume", "run_dir")]
     if chosen:
         _refuse_another_config(saved, config, given)
-    for key in [*map(_key, given), *(_key(o) for o in chosen if _key(o) in directory.IMMATERIAL)]:
+    for key in map(_key, given):
         OmegaConf.update(saved, key, OmegaConf.select(config, key), force_add=True, merge=False)
     saved.resume = str(record.directory)
     return execute(saved, invocation, resume=record.directory)
@@ -112,8 +112,8 @@ def _earlier(path: str) -> tuple[RunRecord, list[str]]:
     """A run, and its command line; nothing of that when it was killed before it wrote it down."""
     record = directory.read(path, key="resume")
     try:
-        return record, overrides_of(record)
-    except OSError:
+        return record, recorded_overrides(record.directory)
+    except (OSError, ValueError):
         return record, []
 
 

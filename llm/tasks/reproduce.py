@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,11 +15,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from llm import files, runtime
-from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, resolved
+from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, recorded_overrides, resolved
 from llm.reports import compare
 from llm.runs import directory, provenance
 from llm.runs.directory import RunRecord
-from llm.tasks.execute import Outcome, agreed, differences, execute, overrides_of, run_name
+from llm.tasks.execute import Outcome, agreed, differences, execute, run_name
 from llm.types import ConfigError, NotReproduced
 
 
@@ -90,8 +91,8 @@ def _fresh(record: RunRecord, config: DictConfig, invocation: Invocation) -> Dic
 def config_drift(record: RunRecord) -> list[tuple[str, Any, Any]]:
     """What today's configs compose for that run's command line, against what it saved."""
     try:
-        now = resolved(compose(overrides_of(record), are_recorded=True))
-    except OSError:
+        now = resolved(compose(recorded_overrides(record.directory), are_recorded=True))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
         return [("of its command line", "written down", "lost")]
     except ConfigError as error:
         return [(error.key, "known", f"unknown now ({error.mend})")]

@@ -73,7 +73,12 @@ def _mistakes(choice: str) -> list[ConfigError]:
     found: list[list[ConfigError]] = []
     for overrides in cells:
         try:
-            check(compose(overrides))
+            config = compose(overrides)
+            if "_target_" not in config:
+                raise ConfigError(
+                    choice, "", "its root names no _target_; is `# @package _global_` its first line?"
+                )
+            check(config)
         except (ConfigError, ExceptionGroup) as error:
             found.append(mistakes_in(error))
     return found[0] if found and len(found) == len(cells) else []

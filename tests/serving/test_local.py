@@ -136,7 +136,8 @@ def test_context_and_empty_prompt(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x00", "a\x00b", "𝕳𝖊𝖑𝖑𝖔 👩‍👩‍👧", "\u202e\ufeff\u0300", "\r\n\t", "\ud7ff\ue000"]  # noqa: RUF001  (on purpose)
+    "text",
+    ["\x00", "a\x00b", "𝕳𝖊𝖑𝖑𝖔 👩‍👩‍👧", "\u202e\ufeff\u0300", "\r\n\t", "\ud7ff\ue000"],  # noqa: RUF001  (on purpose)
 )
 def test_odd_text(client: TestClient, text: str) -> None:
     body = {"prompt": text, "max_tokens": 3, "echo": True, "stop": [text]}

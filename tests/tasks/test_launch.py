@@ -140,9 +140,9 @@ def test_a_run_killed_before_it_wrote_its_command_down_goes_on(
     assert read(copy).result["weights_sha256"] == long["weights_sha256"]
 
 
-@pytest.mark.parametrize("value", ["true", "1.5", "x"])
-def test_a_seed_is_a_whole_number(main: Main, text: str, value: str) -> None:
-    assert_mistake(main(*TINY, text, f"seed={value}"), f"seed={value.capitalize() if value == 'true' else value}")
+@pytest.mark.parametrize(("value", "shown"), [("true", "True"), ("1.5", "1.5"), ("x", "x")])
+def test_a_seed_is_a_whole_number(main: Main, text: str, value: str, shown: str) -> None:
+    assert_mistake(main(*TINY, text, f"seed={value}"), f"seed={shown}: must be of type int")
 
 
 # ----------------------------------------------------------------------------- whom to trust
@@ -235,6 +235,8 @@ def test_a_saved_command_line_is_taken_for_choices_only(tmp_path: Path) -> None:
         "experiments=../../../tmp/mean",
     ]
     (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("".join(f"- {json.dumps(o)}\n" for o in [*saved, *mean]))
-    assert config.prepare([f"resume={tmp_path}"]) == [*saved, f"resume={tmp_path}"]
-    assert config.prepare([f"resume={tmp_path}", "seed=4"]) == [*saved[:4], saved[5], f"resume={tmp_path}", "seed=4"]
+    listed = "".join(f"- {json.dumps(override)}\n" for override in [*saved, *mean])
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(listed)
+    given = f"resume={tmp_path}"
+    assert config.prepare([given]) == [*saved, given]
+    assert config.prepare([given, "seed=4"]) == [*saved[:4], saved[5], given, "seed=4"]

@@ -66,13 +66,16 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def logged(run: Path) -> list[dict[str, Any]]:
     """The metrics of a run less what the clock decides."""
     return [
-        {name: value for name, value in line.items() if name not in CLOCK} for line in lines(run / "metrics.jsonl")
+        {name: value for name, value in line.items() if name not in CLOCK}
+        for line in lines(run / "metrics.jsonl")
     ]
 
 
 def weights(run: Path) -> dict[str, str]:
     return {
-        name: stage["weights_sha256"] for name, stage in result(run)["stages"].items() if "weights_sha256" in stage
+        name: stage["weights_sha256"]
+        for name, stage in result(run)["stages"].items()
+        if "weights_sha256" in stage
     }
 
 
@@ -263,7 +266,9 @@ def test_a_killed_lifecycle_goes_on(
     under_way.signal_after(KILL, 0, reached(home, stage, n_lines))
     assert under_way.wait() == -KILL, under_way.log.read_text()
     assert result(home / "run")["status"] == "running"
-    again = cut.start(home, "resume=run") if by_resume else cut.start(home, *TRAINING, *more, "run_dir=second")
+    again = (
+        cut.start(home, "resume=run") if by_resume else cut.start(home, *TRAINING, *more, "run_dir=second")
+    )
     assert again.wait() == 0, again.log.read_text()
     if stage == "pretrain":
         assert "going on from step " in again.log.read_text()
