@@ -7,10 +7,13 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -56,13 +59,14 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def broadcast(value: object) -> object:
+def broadcast(value: T) -> T:
     """Rank 0's `value`, on every rank."""
     if not dist.is_initialized():
         return value
-    box = [value]
+    box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
-    return box[0]
+    found: T = box[0]
+    return found
 
 
 def seed_everything(seed: int) -> None:

@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from typing import TypeVar
-
-import torch
 from torch import nn
 
 from llm.models.decoder import Decoder
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-def on_meta(make_model: Callable[[], Model]) -> Model:
-    """Builds a model whose tensors have shapes and no storage, however large it is."""
-    with torch.device("meta"):
-        return make_model()
 
 
 def count_parameters(model: nn.Module) -> int:
     """Numbers that training changes or could change; a tensor used in two places counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def parameters_by_part(model: nn.Module) -> dict[str, int]:
-    """`count_parameters` divided over embedding, position, attention, feed_forward, norm and unembedding."""
-    counts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        path = name.split(".")
-        part = path[2] if path[0] == "blocks" else path[0]
-        counts["norm" if part.endswith("norm") else part] += parameter.numel()
-    return dict(counts)
 
 
 def flops_per_token(model: Decoder, context_tokens: float) -> float:

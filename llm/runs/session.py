@@ -68,7 +68,6 @@ def session(
         except ConfigError as error:
             answer = (error.key, str(error.value), error.mend)
     told = runtime.broadcast(answer)
-    assert isinstance(told, tuple)
     if len(told) == 3:
         raise ConfigError(*told)
     if claimed is None:

@@ -111,7 +111,6 @@ class WandbTracker:
         self._warn = warn
         self._known: set[str | None] = set()
         self._run: Any = None
-        self.url: str | None = None
         chosen: Any = mode
         if mode == "auto":
             chosen = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
@@ -142,8 +141,6 @@ class WandbTracker:
             )
 
         self._run = self._try(begin)
-        if self._run is not None and not self._run.offline:
-            self.url = self._run.url
 
     def _try(self, call: Callable[[], Any]) -> Any:
         try:

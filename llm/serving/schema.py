@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
@@ -106,7 +106,6 @@ class Asked(BaseModel):
     """What completions and chat completions have in common."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    default_max_tokens: ClassVar[int]
 
     model: str | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

@@ -179,7 +179,7 @@ def _obtain(stage: _Stage, store: ArtifactStore, run: Run) -> tuple[Path, bool]:
         return _announce(None)
     with contextlib.ExitStack() as held:
         found = held.enter_context(store.building(stage.name, stage.key)) if runtime.is_main() else None
-        found = runtime.broadcast(found) if stage.is_distributed else found  # type: ignore[assignment]
+        found = runtime.broadcast(found) if stage.is_distributed else found
         if found is None:
             place = store.open(stage.name, stage.key)
             child = run.at_stage(stage.name, place)

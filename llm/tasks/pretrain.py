@@ -23,7 +23,6 @@ def pretrain(
     *,
     run: Run,
     data: TrainingData,
-    tokenizer: Callable[[Iterable[str]], Tokenizer] | None,
     model: Callable[..., nn.Module],
     optimizer: Callable[..., torch.optim.Optimizer],
     schedule: Callable[[int, int], float],
@@ -31,6 +30,7 @@ def pretrain(
     precision: Any,
     parallelism: Any,
     checkpointing: Any,
+    tokenizer: Callable[[Iterable[str]], Tokenizer] | None = None,
     callbacks: Mapping[str, Callback] | None = None,
     published: Mapping[str, Any] | None = None,
     resume: str | None = None,
@@ -40,7 +40,6 @@ def pretrain(
     Args:
         run: Where records and checkpoints go.
         data: Loads the training and validation sequences.
-        tokenizer: Makes a tokenizer from texts; None when the data brings its own.
         model: Makes the model, given its vocabulary size and longest sequence.
         optimizer: Makes the optimizer from named parameters.
         schedule: Learning-rate multiplier from (step, total steps).
@@ -48,6 +47,7 @@ def pretrain(
         precision: The number format of the forward pass.
         parallelism: How the work is split over processes.
         checkpointing: When checkpoints are written and which are kept.
+        tokenizer: Makes a tokenizer from texts; None when the data brings its own.
         callbacks: Called after each optimizer step.
         published: A result of the same recipe elsewhere, set beside ours in the report.
         resume: A run to go on from; the launcher has already taken its config and directory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ def load_model(preset: str, **overrides: Any) -> partial[Decoder]:
             config[group] = OmegaConf.merge(part, config.get(group, {}))
     made: partial[Decoder] = instantiate(config)
     return partial(made, **overrides)
+
+
+def on_meta(make_model: Callable[[], Decoder]) -> Decoder:
+    """A model whose tensors have shapes and no storage, however large it is."""
+    with torch.device("meta"):
+        return make_model()
 
 
 SMALL: dict[str, Any] = {

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from llm.models.accounting import flops_per_token, on_meta
+from llm.models.accounting import flops_per_token
 from llm.models.cache import KVCache
 from llm.models.decoder import Decoder
 from llm.types import Batch
-from tests.models.composition import SMALL, ids, load_model, small
+from tests.models.composition import SMALL, ids, load_model, on_meta, small
 
 
 def check_part(group: str, part: Any) -> None:

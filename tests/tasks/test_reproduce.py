@@ -31,6 +31,7 @@ TINY = (
     "model.n_heads=2",
     "model.dropout=0.1",
     "schedule=constant",
+    "schedule.warmup_steps=${model.n_layers}",  # stays an interpolation in what is recorded
     "trainer.max_steps=4",
     "trainer.batch_size=2",
     "trainer.eval_every_steps=2",
