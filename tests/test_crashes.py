@@ -33,13 +33,11 @@ TINY = (
     "model.n_heads=2",
     "model.dropout=0.1",
     "schedule.warmup_steps=10",
-    "trainer.max_steps=100",
     "trainer.batch_size=4",
     "trainer.eval_every_steps=20",
     "trainer.eval_batches=4",
     "checkpointing.every_steps=7",
 )
-STEPS = 100
 
 
 @dataclass
@@ -49,6 +47,7 @@ class Kitchen:
     home: Path
     starter: Starter
     command: tuple[str, ...]
+    steps: int
     reference: Path = field(init=False)
     wall_seconds: float = field(init=False)
 
@@ -68,15 +67,15 @@ class Kitchen:
         return self.begin(run)
 
 
-def kitchen_of(starter: Starter, home: Path) -> Kitchen:
+def kitchen_of(starter: Starter, home: Path, steps: int) -> Kitchen:
     text = home / "text.txt"
     text.write_text("".join(f"{n} times {n} is {n * n}; to be, or not to be.\n" for n in range(200)))
-    return Kitchen(home, starter, (*TINY, f"data.path={text}"))
+    return Kitchen(home, starter, (*TINY, f"data.path={text}", f"trainer.max_steps={steps}"), steps)
 
 
 @pytest.fixture(scope="module")
 def kitchen(tmp_path_factory: pytest.TempPathFactory) -> Kitchen:
-    return kitchen_of(forks(), tmp_path_factory.mktemp("kitchen"))
+    return kitchen_of(forks(), tmp_path_factory.mktemp("kitchen"), 100)
 
 
 def result(run: Path) -> dict[str, Any]:
@@ -94,7 +93,7 @@ def assert_as_uninterrupted(run: Path, kitchen: Kitchen) -> None:
     assert result(run)["status"] == "done"
     assert (run / "done.json").is_file()
     assert result(run)["weights_sha256"] == result(kitchen.reference)["weights_sha256"]
-    assert [line["step"] for line in logged(run)] == list(range(STEPS + 1))
+    assert [line["step"] for line in logged(run)] == list(range(kitchen.steps + 1))
     assert logged(run) == logged(kitchen.reference)
     assert not list((run / "checkpoints").glob(".tmp-*"))
 
@@ -158,7 +157,7 @@ def test_kills_at_any_moment(kitchen: Kitchen) -> None:
 def test_kills_of_whole_processes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if "slow" not in request.config.getoption("markexpr"):
         pytest.skip("minutes of starting python: pytest -m slow")
-    kitchen = kitchen_of(Spawned(), tmp_path)
+    kitchen = kitchen_of(Spawned(), tmp_path, 400)
     n_equal, n_torn = kill_and_resume(kitchen, N_KILLS)
     assert n_equal == N_KILLS
     assert n_torn >= 2
@@ -193,14 +192,14 @@ def test_a_checkpoint_torn_on_the_disk_is_passed_over(kitchen: Kitchen) -> None:
 def test_a_polite_signal_leaves_a_whole_checkpoint(kitchen: Kitchen, number: int) -> None:
     run = kitchen.home / f"signal-{int(number)}"
     under_way = kitchen.begin(run)
-    under_way.signal_after(number, 0, lambda: len(logged_whole(run)) > STEPS // 3)
+    under_way.signal_after(number, 0, lambda: len(logged_whole(run)) > kitchen.steps // 3)
     assert under_way.wait() == 130, under_way.log.read_text()
     assert "Traceback" not in under_way.log.read_text()
     assert result(run)["status"] == "interrupted"
     assert not (run / "done.json").exists()
     reached = json.loads(logged_whole(run)[-1])["step"]
     assert (run / "checkpoints" / "last").resolve().name == f"step_{reached:06d}"  # not a step is lost
-    assert STEPS // 3 <= reached < STEPS
+    assert kitchen.steps // 3 <= reached < kitchen.steps
     again = kitchen.resume(run)
     assert again.wait() == 0, again.log.read_text()
     assert_as_uninterrupted(run, kitchen)

@@ -91,7 +91,7 @@ def test_offline_in_a_fresh_and_unwritable_home_in_several_processes(tmp_path: P
     command = [sys.executable, "-c", SCRIPT]
     running = [
         subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
+        for _ in range(2)
     ]
     for process in running:
         output, errors = process.communicate(timeout=120)
