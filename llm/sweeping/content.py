@@ -52,16 +52,20 @@ class ContentSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs every possible cell that is not yet done, then ranks all of them."""
+        from llm import runtime  # imports torch: not while Hydra looks for plugins
+
         assert self.config is not None
         choices = self.config.hydra.runtime.choices
         self.directory = sweep_directory(Invocation(choices, [], {}, True), self.config)
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(self.directory)
-        try:
-            return super().sweep(arguments)
-        finally:
-            if self._is_main():
-                self._rank()
+        # One process group for all trials: a second one would find the addresses of the first in torchrun's store.
+        with runtime.process_group():
+            try:
+                return super().sweep(arguments)
+            finally:
+                if runtime.is_main():
+                    self._rank()
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         """The next cells; before the first of them, all are judged."""
@@ -71,6 +75,8 @@ class ContentSweeper(BasicSweeper):
 
     def _plan(self) -> None:
         """Leaves out the cells that cannot be built and those that say the same as another."""
+        from llm import runtime
+
         assert self.overrides is not None
         every = [set(overrides) for batch in self.overrides for overrides in batch]
         self.common = set.intersection(*every) if len(every) > 1 else set()
@@ -85,13 +91,8 @@ class ContentSweeper(BasicSweeper):
                 if trial["status"] != "impossible":
                     batches[-1].append(overrides)
         self.overrides = batches
-        if self._is_main():
+        if runtime.is_main():
             self._tell()
-
-    def _is_main(self) -> bool:
-        from llm import runtime  # imports torch: not while Hydra looks for plugins
-
-        return runtime.is_main()
 
     def _tell(self) -> None:
         """What is about to happen, to people."""
