@@ -28,6 +28,8 @@ os.environ.update(
     }
 )
 os.environ.pop("WANDB_API_KEY", None)
+# pytest starts a worker a core: each of them, and what they start, has one thread.
+os.environ.update({f"{name}_THREADS": "1" for name in ("OMP_NUM", "POLARS_MAX", "RAYON_NUM")})
 
 # The same examples in every run, none of them kept; `pytest --hypothesis-profile=default` looks for new ones.
 hypothesis.settings.register_profile("suite", deadline=None, database=None, derandomize=True)
@@ -103,7 +105,7 @@ class Main:
         )
 
     def _run(self, command: list[str], **options: Any) -> Main.Done:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        environment = {**os.environ, **options.pop("env", {})}
         done = subprocess.run(
             command, cwd=self.home, env=environment, capture_output=True, text=True, timeout=300, **options
         )

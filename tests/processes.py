@@ -120,7 +120,6 @@ class Forks:
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -165,7 +164,7 @@ class Spawned:
             process = subprocess.Popen(
                 [sys.executable, str(REPOSITORY / "main.py"), *arguments],
                 cwd=home,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+                env={**os.environ, **(env or {})},
                 stdout=stream,
                 stderr=stream,
             )

@@ -366,10 +366,7 @@ def serves(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
         *arguments_of(command, place),
         f"serving.port={port}",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [*line, *NO_TRACKER], cwd=place.main.home, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([*line, *NO_TRACKER], cwd=place.main.home, stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None
         for said in server.stderr:

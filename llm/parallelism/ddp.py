@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
@@ -13,6 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 from llm import runtime
 from llm.parallelism.base import Engine, Loss, MakeOptimizer, Objective, Units, require_processes
 from llm.parallelism.precision import Precision
+
+# Buffers (tables of rotary positions) are the same everywhere; the option's name changed in torch 2.13.
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 class DDP:
@@ -35,9 +43,8 @@ class DDP:
         """Gives all processes the first one's weights. See `llm.parallelism.base.Parallelism`."""
         mesh = require_processes("replicas", self.replicas, "ddp", mesh)
         objective = Objective(model.to(runtime.device()), loss)
-        wrapped = DistributedDataParallel(
-            objective, process_group=mesh.get_group(), broadcast_buffers=False, gradient_as_bucket_view=True
-        )
+        options: dict[str, Any] = {SYNC_BUFFERS: False, "gradient_as_bucket_view": True}
+        wrapped = DistributedDataParallel(objective, process_group=mesh.get_group(), **options)
         return DDPEngine(
             objective,
             make_optimizer(model.named_parameters()),

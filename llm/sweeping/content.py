@@ -59,7 +59,7 @@ class ContentSweeper(BasicSweeper):
         self.directory = sweep_directory(Invocation(choices, [], {}, True), self.config)
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(self.directory)
-        # One process group for all trials: a second one would find the addresses of the first in torchrun's store.
+        # One process group for all trials: a second would find the first one's addresses in torchrun's store.
         with runtime.process_group():
             try:
                 return super().sweep(arguments)

@@ -146,11 +146,9 @@ def test_what_is_no_checkpoint_is_the_users_mistake(name: str, tmp_path: Path) -
 def test_a_kill_at_any_moment_leaves_a_whole_last(tmp_path: Path) -> None:
     """The writer does nothing but save, so every kill is inside one; each writer starts on the ruins."""
     directory, generator, newest = tmp_path / "checkpoints", random.Random(0), []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     fork = subprocess.Popen(
         [sys.executable, "-c", FORKING, str(directory)],
         cwd=REPOSITORY,
-        env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -195,7 +195,7 @@ print("stopped")
 
 
 def start(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with log.open("w") as output:
         return subprocess.Popen(
             [sys.executable, *arguments],

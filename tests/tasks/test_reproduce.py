@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -196,7 +195,6 @@ def command_of(checkout: Path, home: Path, *arguments: str) -> Main.Done:
     done = subprocess.run(
         [sys.executable, str(checkout / "main.py"), *arguments],
         cwd=home,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
