@@ -14,7 +14,7 @@ import pydantic
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from llm.config import DIRECTIVES, ENTRY_KEYS, allowed_targets, find, nearest, refusal
+from llm.config import CONF, DIRECTIVES, ENTRY_KEYS, allowed_targets, find, nearest, refusal
 from llm.types import ConfigError
 
 Parameters = Mapping[str, inspect.Parameter]
@@ -149,7 +149,7 @@ def _type_mistake(
         if plain is None and type(None) in typing.get_args(annotation):
             return None
         if plain is None or isinstance(plain, (str, int, float)):
-            return ConfigError(where, _brief(plain), "must be a component: a config with a _target_")
+            return ConfigError(where, _brief(plain), f"must be a component{_how_to_choose(where, plain)}")
         return None  # a Protocol or a class: what is given is built from a `_target_`, checked on its own
     try:
         # JSON is strict about numbers and text, yet lets a list be a tuple and text be a path
@@ -160,9 +160,19 @@ def _type_mistake(
             str(part) for part in first["loc"] if isinstance(part, (str, int)) and plain is not value
         )
         message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        if first["type"] == "callable_type":
+            message = f"must be a component{_how_to_choose(where, plain)}"
         return ConfigError(_join(where, inner) if isinstance(plain, (dict, list)) and inner else where,
                            _brief(plain), message)  # fmt: skip
     return None
+
+
+def _how_to_choose(where: str, option: Any) -> str:
+    """`stages.sft.optimizer=adamw` sets the key; the group is chosen with an @ before it."""
+    group = where.rpartition(".")[2]
+    if isinstance(option, str) and (CONF / group).is_dir():
+        return f": choose it by {group}@{where}={option}"
+    return ": a config with a _target_"
 
 
 def annotation_of(function: Callable[..., Any], parameter: inspect.Parameter) -> Any:

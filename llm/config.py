@@ -22,7 +22,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from llm.types import ConfigError, NotReproduced
@@ -234,15 +234,12 @@ def _invocation() -> Invocation:
 
 @contextlib.contextmanager
 def composer() -> Iterator[None]:
-    """Hydra made ready to compose our configs, also while a job of its own is running."""
-    shared = GlobalHydra.instance()
-    running = shared.hydra
-    shared.clear()
-    try:
+    """Hydra made ready to compose: the one of this job, which knows of `--config-dir`, or one of our own."""
+    if GlobalHydra.instance().is_initialized():
+        yield
+    else:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             yield
-    finally:
-        shared.hydra = running
 
 
 def compose(overrides: Sequence[str] = (), *, are_recorded: bool = False) -> DictConfig:
@@ -345,7 +342,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     if match := re.search(r"(?:Could not override|Could not delete from config\.?) '?([\w.@/]+)'?", text):
         key = match[1]
         given = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(key + "=")), "")
-        return ConfigError(key, given, f"no such key{nearest(key, _known_keys(overrides))}")
+        return ConfigError(key, given, _mend_of_unknown(key, given, overrides))
     if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
         return ConfigError(match[1], match[2], "names a config file that does not exist")
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):
@@ -359,26 +356,51 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     return ConfigError(key_match[1] if key_match else "", "", text)
 
 
-def _known_keys(overrides: Sequence[str]) -> list[str]:
-    groups = [o for o in overrides if re.match(r"(task|experiments|sweeps)=[\w/]+\Z", o)]
+def _mend_of_unknown(key: str, given: str, overrides: Sequence[str]) -> str:
+    """What to type in place of a key that this config does not have."""
+    choices, keys = _known(overrides)
+    group, _, package = key.partition("@")
+    places = [choice for choice in choices if choice.partition("@")[0] == group]
+    which = " or ".join(f"{place}={given}" for place in places)
+    if which:
+        return f"not chosen there; here it is {which}{f', and +{key}={given} adds one' if package else ''}"
+    if (CONF / group).is_dir():
+        return (
+            f"not among the defaults here: +{key}={given} adds it"
+            if package
+            else "this task has no such group"
+        )
+    return f"no such key{nearest(key, [*choices, *keys])}"
+
+
+def _known(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The groups that are chosen in what is composed, as `group` or `group@package`, and all keys."""
+    chosen = [o for o in overrides if re.match(r"(task|experiments|sweeps)=[\w/]+\Z", o)]
     try:
         with composer():
-            config = hydra.compose("config", groups)
+            config = hydra.compose("config", chosen, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, ValueError):
-        return []
-    paths = {path for path, _ in leaves(config)} | set(OmegaConf.missing_keys(config))
-    return sorted({".".join(p.split(".")[:n]) for p in paths for n in range(1, p.count(".") + 2)})
+        return [], []
+    choices = [
+        choice for choice in reversed(list(config.hydra.runtime.choices)) if not choice.startswith("hydra/")
+    ]
+    with open_dict(config):
+        del config["hydra"]
+    paths = dict.fromkeys([*(path for path, _ in leaves(config)), *OmegaConf.missing_keys(config)])
+    keys = [".".join(p.split(".")[:n]) for p in paths for n in range(1, p.count(".") + 2)]
+    return choices, list(dict.fromkeys(keys))
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """``; did you mean X?`` when something known is close to `word`, else nothing."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = [name for name in known if name.endswith(f".{word}")][:3]  # what is shared by several stages
+    close = close or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not close:  # the right leaf under a wrong or missing parent
         leaf = word.rpartition(".")[2]
         close = [k for k in known if k.rpartition(".")[2] == leaf][:1]
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 # ----------------------------------------------------------------------------- building

@@ -64,6 +64,19 @@ def test_choosing_a_sweep_asks_for_multirun_and_puts_flags_first() -> None:
         (["task=pretrain", "model=gpt3"], "model", "did you mean gpt2?"),
         (["task=pretain"], "task", "did you mean pretrain?"),
         (["experiments=nope"], "experiments", "available: "),
+        (["sweep=depth_heads_width"], "sweep", "did you mean sweeps?"),
+        (
+            ["optimizer=adamw"],
+            "optimizer",
+            "optimizer@stages.pretrain.optimizer=adamw or optimizer@stages.sft.",
+        ),
+        (["optimizer.lr=1"], "optimizer.lr", "stages.pretrain.optimizer.lr or stages.sft.optimizer.lr or"),
+        (["task=curate", "model=gpt2"], "model", "this task has no such group"),
+        (
+            ["task=curate", "curation/mixture@curation.mixture=domains"],
+            "curation/mixture@curation.mixture",
+            "+curation/mixture@curation.mixture=domains adds it",
+        ),
     ],
 )
 def test_a_misspelt_name_is_explained_in_one_line(overrides: list[str], key: str, mend: str) -> None:

@@ -434,8 +434,10 @@ def runs_a_component_kept_elsewhere(command: str, place: Place, patch: pytest.Mo
     name, _, value = setting.partition("=")
     assert name == "PYTHONPATH"
     patch.syspath_prepend(place.main.home / value)  # what it does for a process that has begun
-    done = place.main(*arguments, *small(arguments, place.download))
+    done = place.main(*arguments, *small(arguments, place.download), "run_dir=elsewhere")
     assert done.code == 0, done.err
+    again = place.main(*arguments[:2], arguments[-1], "reproduce=elsewhere", *NO_TRACKER)
+    assert again.code == 0, again.err
 
 
 def added() -> tuple[str, str]:

@@ -30,13 +30,20 @@ class Trial(TypedDict, total=False):
     directory: str | Path
 
 
+SHOWN_IN_A_TERMINAL = 10
+
+
 class SweepFiles(NamedTuple):
-    """Where a sweep's ranking was written. `plot` is None when no trial has an objective."""
+    """Where a sweep's ranking was written, and its head for a terminal.
+
+    `plot` is None when no trial has an objective.
+    """
 
     markdown: Path
     csv: Path
     plot: Path | None
     page: Path
+    terminal: str
 
 
 def write(
@@ -92,7 +99,11 @@ def write(
     ]
     page = html.write(folder / "report.html", title, body)
     plot = folder / "ranking.png" if drawn else None
-    return SweepFiles(folder / "ranking.md", folder / "ranking.csv", plot, page)
+    terminal = words.aligned([head, *rows[:SHOWN_IN_A_TERMINAL]])
+    if more := len(rows) - SHOWN_IN_A_TERMINAL:
+        terminal += f"\nand {more} more in {folder / 'ranking.md'}" if more > 0 else ""
+    terminal += f"\nthe report: {page}"
+    return SweepFiles(folder / "ranking.md", folder / "ranking.csv", plot, page, terminal)
 
 
 def _objective(trial: Trial) -> float | None:

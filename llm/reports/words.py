@@ -167,7 +167,7 @@ def table(facts: Facts) -> str:
         )
         losses = [number(stage[key]) if stage.get(key) is not None else "" for key in ("before", "after")]
         rows.append([str(stage.get("name", "")), *losses, took])
-    parts = [_aligned(rows)] if len(rows) > 1 else []
+    parts = [aligned(rows)] if len(rows) > 1 else []
     if exam := facts.get("exam"):
         rows = [
             [m.get("name", ""), percent(m["value"]), _span(m, 100)]
@@ -180,14 +180,14 @@ def table(facts: Facts) -> str:
             if "baseline" in exam
             else []
         )
-        parts.append(_aligned([["exam", "accuracy", "interval"], *rows]))
+        parts.append(aligned([["exam", "accuracy", "interval"], *rows]))
     if preferences := facts.get("preferences"):
         scores = [*preferences.get("models", [])]
         scores += (
             [{"name": "difference", **preferences["difference"]}] if preferences.get("difference") else []
         )
         rows = [[m.get("name", ""), f"{m['value']:+.4f}", _span(m)] for m in scores if "value" in m]
-        parts.append(_aligned([["chosen over rejected", "nats a token", "interval"], *rows]))
+        parts.append(aligned([["chosen over rejected", "nats a token", "interval"], *rows]))
     return "\n\n".join(parts)
 
 
@@ -197,7 +197,7 @@ def _span(score: Score, scale: float = 1.0) -> str:
     return f"[{scale * score['low']:.4g}, {scale * score['high']:.4g}]"
 
 
-def _aligned(rows: list[list[str]]) -> str:
+def aligned(rows: list[list[str]]) -> str:
     """Columns of text: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (

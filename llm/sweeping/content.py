@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from llm.config import Invocation, composer, find, mistakes_in, resolved
+from llm.types import ConfigError
 
 
 class ContentSweeper(BasicSweeper):
@@ -29,7 +30,8 @@ class ContentSweeper(BasicSweeper):
         params: The search space: config key to comma-separated values.
         metric: The final metric that ranks the trials.
         direction: Whether less or more of it is better.
-        report: Dotted path of `write(sweep_dir, trials, metric, direction)`.
+        report: Dotted path of `write(sweep_dir, trials, metric, direction)`, whose result has the ranking
+            for a terminal as `terminal`.
     """
 
     def __init__(
@@ -93,6 +95,9 @@ class ContentSweeper(BasicSweeper):
         self.overrides = batches
         if runtime.is_main():
             self._tell()
+        if all(trial["status"] == "impossible" for trial in self.trials):
+            refused = f"none of its {len(self.trials)} cells can be built (listed above)"
+            raise ConfigError("sweeps", self.directory.name, refused)
 
     def _tell(self) -> None:
         """What is about to happen, to people."""
@@ -155,7 +160,8 @@ class ContentSweeper(BasicSweeper):
                 trial["status"] = record.status
                 trial["objective"] = _metric(record.result.get("metrics") or {}, self.metric)
         if self.report and self.trials:
-            find(self.report)(self.directory, self.trials, self.metric, self.direction)
+            written = find(self.report)(self.directory, self.trials, self.metric, self.direction)
+            print(written.terminal, file=sys.stderr)
 
 
 def _metric(metrics: Mapping[str, Any], name: str) -> Any:

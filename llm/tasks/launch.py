@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def trial(config: DictConfig, invocation: Invocation) -> float | None:
     if record and (is_done or (record.status == "failed" and not config.retry_failed)):
         objective = record.result.get("metrics", {}).get("objective")
         return None if objective is None else float(objective)
+    if runtime.is_main():
+        said = [o for o in invocation.overrides if not o.startswith("sweeps=")]
+        print(f"[trial] {' '.join(said)}", file=sys.stderr)
     config = config.copy()
     config.run_dir = str(path)
     if record and "resume" in config:

@@ -104,6 +104,22 @@ def test_impossible_cells_are_refused_before_the_first_one_starts(home: Path) ->
     assert statuses == ["done"] * 3 + ["impossible"]
 
 
+def test_what_a_sweep_says_of_its_trials_and_at_its_end(home: Path) -> None:
+    said = (home / "err.txt").read_text().splitlines()
+    labels = [line for line in said if line.startswith("[trial] ")]
+    shapes = [re.findall(r"model\.(?:n_heads|d_model)=(\d+)", label) for label in labels]
+    assert sorted(map(sorted, shapes)) == [["12", "2"], ["12", "3"], ["2", "8"]]
+    head = next(n for n, line in enumerate(said) if line.split()[:3] == ["rank", "n_heads", "d_model"])
+    assert [line.split()[0] for line in said[head + 1 : head + 5]] == ["1", "2", "3", "–"]
+    assert said[head + 5 :] == ["the report: runs/sweeps/depth_heads_width/report.html"]
+
+
+def test_a_sweep_without_a_possible_cell_is_a_mistake(main: Main, text: str) -> None:
+    done = main(*SWEEP, text, "model.n_heads=5")
+    assert done.code == 2
+    assert done.err.splitlines()[-1].startswith("error: sweeps=depth_heads_width: none of its 2 cells can be")
+
+
 def test_the_ranking(home: Path) -> None:
     sweep = home / "runs/sweeps/depth_heads_width"
     rows = [row for row in ranking(sweep) if row["rank"]]
@@ -128,6 +144,7 @@ def test_a_rerun_skips_what_is_done_and_runs_what_is_new(home: Path, text: str) 
     assert written(sweep) == before
     assert "3 trials, 3 of them done before, 1 impossible cells refused" in done.err
     assert "training sequences" not in done.err
+    assert "[trial]" not in done.err
     assert len([row for row in ranking(sweep) if row["rank"]]) == 3
 
     done = Main(home)(*SWEEP, text, "model.n_heads=1,2", "model.d_model=8")
