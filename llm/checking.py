@@ -6,6 +6,7 @@ import builtins
 import importlib
 import inspect
 import json
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -143,6 +144,8 @@ def _type_mistake(
     if annotation is None:
         return None
     plain = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        return ConfigError(where, plain, "must be a finite number")
     try:
         adapter = pydantic.TypeAdapter(annotation)
     except pydantic.errors.PydanticUserError:

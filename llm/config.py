@@ -66,7 +66,7 @@ PATH_KEYS = frozenset(
         "artifacts",
     }
 )
-PLAIN = re.compile(r"[\w./+@-]*\Z")
+PLAIN = re.compile(r"[\w./+@-]*\Z", re.ASCII)
 
 
 # ----------------------------------------------------------------------------- the command line
@@ -343,6 +343,10 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         key = match[1]
         given = next((o.partition("=")[2] for o in overrides if o.lstrip("+~").startswith(key + "=")), "")
         return ConfigError(key, given, _mend_of_unknown(key, given, overrides))
+    if match := re.search(r"Error parsing override '(.*?)' (?:missing EQUAL|.*<EOF>)", text):
+        return ConfigError("", "", f"{match[1]}: is not an override; write key=value")
+    if match := re.search(r"LexerNoViableAltException: (.*?) \^", text):
+        return ConfigError("", "", f"{match[1]}: is not an override; write key=value")
     if match := re.search(r"In '([^']+)': Could not find '([^']+)'", text):
         return ConfigError(match[1], match[2], "names a config file that does not exist")
     if match := re.search(r"Could not (?:find|load) '([^']+)'", text):

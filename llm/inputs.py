@@ -90,7 +90,7 @@ def _read_bytes(path: str | Path, key: str) -> bytes:
         raw = file.read_bytes()
         return gzip.decompress(raw) if file.suffix == ".gz" else raw
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ConfigError(key, path, f"damaged, or not gzip as its name says ({error})") from error
+        raise ConfigError(key, path, "damaged, or not gzip as its name says") from error
     except OSError as error:
         raise ConfigError(key, path, _reason(error)) from error
 

@@ -110,6 +110,18 @@ def open_packed(stem: Path, *, key: str = "path", verify: bool = True) -> tuple[
     return np.memmap(binary, dtype=dtype, mode="r"), info
 
 
+def require_a_window(train: PackedTokens) -> None:
+    """Refuses sequences longer than the whole training text: they would be mostly padding.
+
+    Raises:
+        ConfigError: `seq_len` exceeds the number of targets.
+    """
+    n_targets = len(train.tokens) - 1
+    if train.seq_len > n_targets:
+        mend = f"the training text has {n_targets + 1:,} tokens; at most {n_targets}"
+        raise ConfigError("seq_len", train.seq_len, mend)
+
+
 class PackedData:
     """What task=tokenize left: a tokenizer and the packed tokens of both splits. A `data` component.
 
@@ -138,6 +150,7 @@ class PackedData:
             train, validation = (self._open(directory / split, tokenizer) for split in SPLITS)
         except ConfigError as error:
             raise ConfigError("path", self.path, f"{error.value}: {error.mend}") from error
+        require_a_window(train)
         return Splits(train, validation, tokenizer)
 
     def _open(self, stem: Path, tokenizer: Tokenizer) -> PackedTokens:

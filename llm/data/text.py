@@ -18,7 +18,7 @@ from pydantic import Field
 
 from llm import runtime
 from llm.data.download import fetch
-from llm.data.packed import PackedTokens
+from llm.data.packed import PackedTokens, require_a_window
 from llm.data.packing import tokens_of
 from llm.files import cache_directory
 from llm.inputs import digest, read_text
@@ -77,6 +77,7 @@ class TextData:
         display = Display(quiet=not runtime.is_main())
         with Progress(display, "tokenize", len(text), "characters") as progress:
             train, validation = (self._windows(part, tokenizer, progress) for part in parts)
+        require_a_window(train)
         return Splits(train, validation, tokenizer)
 
     def _windows(self, part: str, tokenizer: Tokenizer, progress: Progress) -> PackedTokens:

@@ -164,6 +164,7 @@ def losses(
                 value, color=THIRD, linewidth=1.2, linestyle=(0, (4, 3)), label=f"published {value:g}"
             )
         axes.set_xlabel("step")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("loss" + (" (nats)" if wide else ""))
         axes.legend(loc="upper right")
         return svg(drawn, name, "training and validation loss over steps")
@@ -269,6 +270,7 @@ def overlay(metrics: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> st
             colour = _MANY[number % len(_MANY)]
             axes.plot(*points, color=colour, linestyle=dashes, linewidth=1.6, label=one_line(label))
         axes.set_xlabel("step")
+        axes.locator_params(axis="x", integer=True)
         axes.set_ylabel("loss (nats)")
         axes.legend(loc="upper right")
         return svg(drawn, name, "loss of each run over steps")

@@ -64,6 +64,8 @@ class RunDirectory:
 
     def __init__(self, path: Path, fingerprint: str, lock: int) -> None:
         self.path, self.fingerprint, self._lock = path, fingerprint, lock
+        self._before: dict[Path, bytes] | None = None
+        self._progress = ""
 
     @classmethod
     def claim(
@@ -122,8 +124,36 @@ class RunDirectory:
         lock = _lock(record.directory)
         if lock is None:
             raise ConfigError(key, path, "another process is running this run; wait for it or stop it")
+        reopened = cls(record.directory, fingerprint(config), lock)
+        reopened._before = {file: file.read_bytes() for file in reopened._records()}
+        reopened._progress = reopened._state()
         (record.directory / "done.json").unlink(missing_ok=True)
-        return cls(record.directory, fingerprint(config), lock)
+        return reopened
+
+    def _records(self) -> list[Path]:
+        """The small files that say what the run is and how it stands."""
+        own = [p for p in self.path.iterdir() if p.suffix in (".json", ".yaml") and p.is_file()]
+        return [*own, *(self.path / ".hydra").glob("*.yaml")]
+
+    def _state(self) -> str:
+        """Changes when the run gets any further."""
+        metrics, last = self.path / "metrics.jsonl", self.path / "checkpoints" / "last"
+        size = metrics.stat().st_size if metrics.is_file() else 0
+        return f"{size} {last.readlink() if last.is_symlink() else None}"
+
+    def give_back(self) -> bool:
+        """Leaves a reopened run that got no further as it was found; whether it did.
+
+        For a resume that is refused once it is under way: a checkpoint of another architecture, say.
+        """
+        if self._before is None or self._state() != self._progress:
+            return False
+        for file in set(self._records()) - set(self._before):
+            file.unlink()
+        done = self.path / "done.json"
+        for file, content in sorted(self._before.items(), key=lambda item: item[0] == done):
+            files.write_bytes(file, content)
+        return True
 
     def write_config(
         self,

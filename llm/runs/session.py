@@ -103,6 +103,7 @@ def _recorded(
     meter = EnergyMeter().start()
     status: Status = "failed"
     why: dict[str, object] = {}
+    refused = False
     try:
         if make_tracker is not None:
             more = {"group": group} if group else {}
@@ -114,6 +115,7 @@ def _recorded(
         status = "interrupted"
         raise
     except BaseException as error:
+        refused = isinstance(error, ConfigError)
         why = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
         raise
     finally:
@@ -122,13 +124,14 @@ def _recorded(
         try:
             run.tracker.finish(result, exit_code=0 if status == "done" else 1)
         finally:  # an impatient second Ctrl-C must not cost the record
-            ended = {"ended_at": provenance.now(), "energy": meter.stop(), "data": run.data}
-            files.write_json(path / "provenance.json", {**record, **ended})
-            claimed.write_result(status, **result, **why)
-            if report is not None:
-                _report(report, path, run)
-            if status == "done":
-                claimed.mark_done()
+            if not (refused and claimed.give_back()):
+                ended = {"ended_at": provenance.now(), "energy": meter.stop(), "data": run.data}
+                files.write_json(path / "provenance.json", {**record, **ended})
+                claimed.write_result(status, **result, **why)
+                if report is not None:
+                    _report(report, path, run)
+                if status == "done":
+                    claimed.mark_done()
 
 
 def _report(report: Callable[[Path], object], path: Path, run: Run) -> None:

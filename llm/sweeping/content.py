@@ -105,7 +105,8 @@ class ContentSweeper(BasicSweeper):
         for trial in self.trials:
             if trial["status"] == "impossible":
                 print(f"refused {' '.join(trial['overrides'])}: {trial['reason']}", file=sys.stderr)
-        parts = [f"{len(self.trials) - counted['impossible']} trials"]
+        possible = len(self.trials) - counted["impossible"]
+        parts = [f"{possible} trial{'' if possible == 1 else 's'}"]
         parts += [f"{counted['done']} of them done before"] if counted["done"] else []
         assert self.config is not None
         again = ", run again" if self.config.retry_failed else "; retry_failed=true runs them again"

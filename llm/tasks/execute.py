@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -10,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from llm import runtime
 from llm.checking import check
-from llm.config import ENTRY_KEYS, Invocation, build, resolved
+from llm.config import ENTRY_KEYS, Invocation, allowed_targets, build, find, resolved
 from llm.reports import page
 from llm.runs import directory
 from llm.runs.session import session
@@ -60,6 +61,9 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
         if resume and "resume" not in task:  # it cannot go on where it was cut off: it starts anew
             run.rewind(-1)
+        if task.get("_recursive_", True):  # else it builds its parts, and says what they read, itself
+            for name, digest in data_digests(task):
+                run.note_data(name, digest)
         try:
             objective = build(task, run=run)
         except KeyboardInterrupt:
@@ -71,6 +75,29 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         run.say(f"validation loss {run.summary['val_loss']:.4f}")
     run.say(f"recorded in {run.directory}")
     return Outcome(run.directory, objective)
+
+
+def data_digests(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Where a resolved config reads data from outside, and the data's digest.
+
+    Raises:
+        ConfigError: data is not there; the key is its full config path.
+    """
+    if isinstance(config, (list, tuple)):
+        config = dict(enumerate(config))
+    if not isinstance(config, Mapping):
+        return
+    target = str(config.get("_target_", ""))
+    if target.startswith(allowed_targets()) and hasattr(find(target), "fingerprint"):
+        if config.get("_partial_") or "artifact://" in json.dumps(config):
+            return  # what a stage leaves for another is known by its key
+        try:
+            yield path, build(config).fingerprint()
+        except ConfigError as mistake:
+            raise ConfigError(f"{path}.{mistake.key}", mistake.value, mistake.mend) from mistake
+        return
+    for key, one in config.items():
+        yield from data_digests(one, f"{path}.{key}".lstrip("."))
 
 
 def is_trial(invocation: Invocation) -> bool:

@@ -49,6 +49,8 @@ class Entry:
         }.items():
             if type(values[key]) is not kind:  # True is an int, and no seed
                 raise ConfigError(key, values[key], f"must be of type {kind.__name__}")
+        if not 0 <= values["seed"] < 2**63:
+            raise ConfigError("seed", values["seed"], "must be from 0 to 2^63 - 1")
         return Entry(**values)
 
 

@@ -19,7 +19,7 @@ from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, record
 from llm.reports import compare
 from llm.runs import directory, provenance
 from llm.runs.directory import RunRecord
-from llm.tasks.execute import Outcome, agreed, differences, execute, run_name
+from llm.tasks.execute import Outcome, agreed, data_digests, differences, execute, run_name
 from llm.types import ConfigError, NotReproduced
 
 
@@ -32,7 +32,8 @@ def reproduce(source: str, config: DictConfig, invocation: Invocation) -> Outcom
         invocation: What Hydra knows of this command.
 
     Raises:
-        ConfigError: `source` is no finished run, or code or configs have changed and `allow_drift` is false.
+        ConfigError: `source` is no finished run, or code, configs or data have changed and
+            `allow_drift` is false.
         NotReproduced: some step or the final weights differ.
     """
     record, drift = agreed(lambda: _saved(source))
@@ -64,6 +65,7 @@ def _saved(source: str) -> tuple[RunRecord, list[str]]:
     runtime.seed_everything(int(record.config.get("seed") or 0))  # sets flags, which that run had set too
     here = provenance.collect()
     drift += [f"code {line}" for line in provenance.drift(record.provenance, here)]
+    drift += [f"data {line}" for line in _data_drift(record)]
     for session in record.provenance.get("earlier_sessions", []):
         drift += [f"within that run, {line}" for line in provenance.drift(session, record.provenance)]
     print("drift since that run:", *(drift or ["none"]), sep="\n  ", file=sys.stderr)
@@ -72,6 +74,17 @@ def _saved(source: str) -> tuple[RunRecord, list[str]]:
         head = "another machine (no drift, but the last bits may differ):"
         print(head, *machine, sep="\n  ", file=sys.stderr)
     return record, drift
+
+
+def _data_drift(record: RunRecord) -> list[str]:
+    """Which of the data that the saved run read has another digest now."""
+    then = record.provenance.get("data") or {}
+    found = []
+    for path, digest in data_digests(migrate(record.config)):
+        name = path.removeprefix("stages.")  # a lifecycle's record names its stages
+        if name in then and then[name] != digest:
+            found.append(f"{path}: sha256 {then[name][:12]}... then, {digest[:12]}... now")
+    return found
 
 
 def _fresh(record: RunRecord, config: DictConfig, invocation: Invocation) -> DictConfig:

@@ -194,6 +194,9 @@ class Session:
         if saved.state["seed"] != self.run.seed:
             mend = f"{place} was trained with seed {saved.state['seed']}: go on with that"
             raise ConfigError("seed", self.run.seed, mend)
+        if saved.step > self.plan.max_steps:
+            mend = f"{path} has made {saved.step} steps already: give at least as many"
+            raise ConfigError("max_steps", self.plan.max_steps, mend)
         require_same_architecture(saved.model, self.engine.model, path, key="resume")
         self.engine.load_state({"model": saved.model, "optimizer": saved.optimizer})
         vars(self.position).update(vars(Position.restored(saved.state)))

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("uvicorn")
 
 import httpx
+import openai
 
 from llm.serving.server import take, url
 from llm.serving.settings import Serving
@@ -114,7 +115,6 @@ def test_a_much_too_large_body_still_gets_its_answer() -> None:
 
 
 def test_the_official_client(engine: FakeEngine) -> None:
-    openai = pytest.importorskip("openai")
     with live(engine) as base:
         client = openai.OpenAI(base_url=f"{base}v1", api_key="none", max_retries=0)
         assert [model.id for model in client.models.list()] == ["fake"]

@@ -104,17 +104,18 @@ def test_the_whole_command_may_be_typed_again(
         ("model.n_layers=2", ["another architecture"]),
         ("seed=7", ["seed=7", "1337"]),
         ("task=evaluate", ["task"]),
+        ("trainer.max_steps=3", ["trainer.max_steps=3", "has made 4 steps already"]),
+        ("data.path=missing.txt", ["data.path=missing.txt", "no such file"]),
+        ("optimizer.lr=inf", ["optimizer.lr=inf", "finite"]),
     ],
 )
 def test_another_config_is_refused_and_nothing_is_lost(
     main: Main, copy: Path, override: str, parts: list[str]
 ) -> None:
-    before = {p: p.read_bytes() for p in (copy / "checkpoints").rglob("*") if p.is_file()}
-    metrics = (copy / "metrics.jsonl").read_bytes()
-    done = main(f"resume={copy}", override, "trainer.max_steps=8")
+    before = {p.relative_to(copy): p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    done = main(f"resume={copy}", "trainer.max_steps=8", override)
     assert done.code == 2, done.err
-    assert {p: p.read_bytes() for p in (copy / "checkpoints").rglob("*") if p.is_file()} == before
-    assert (copy / "metrics.jsonl").read_bytes() == metrics
+    assert {p.relative_to(copy): p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
     if override != "task=evaluate":
         assert_mistake(done, *parts)
 
@@ -138,6 +139,11 @@ def test_a_run_killed_before_it_wrote_its_command_down_goes_on(
     done = main(f"resume={copy}", "tracker=none")
     assert done.code == 0, done.err
     assert read(copy).result["weights_sha256"] == long["weights_sha256"]
+
+
+@pytest.mark.parametrize("value", [-1, 2**63, 10**20])
+def test_a_seed_out_of_range(main: Main, text: str, value: int) -> None:
+    assert_mistake(main(*TINY, text, f"seed={value}"), f"seed={value}: must be from 0 to 2^63 - 1")
 
 
 @pytest.mark.parametrize(("value", "shown"), [("true", "True"), ("1.5", "1.5"), ("x", "x")])

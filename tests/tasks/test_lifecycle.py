@@ -259,8 +259,6 @@ def test_an_interrupted_lifecycle_goes_on_in_its_stage(cut: Cut) -> None:
 def test_a_killed_lifecycle_goes_on(
     cut: Cut, stage: str, n_lines: int, before: list[str], more: list[str], by_resume: bool
 ) -> None:
-    if by_resume and stage == "pretrain":
-        pytest.skip("as when interrupted")
     home = cut.home(f"killed-{stage}-{by_resume}", *before)
     under_way = cut.start(home, *TRAINING, *more, "run_dir=run")
     under_way.signal_after(KILL, 0, reached(home, stage, n_lines))

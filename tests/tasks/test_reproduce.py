@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -106,6 +107,25 @@ def test_a_changed_config_is_drift_and_the_saved_one_counts(main: Main, copy: Pa
     assert "not reproduced: first difference at step 1: " in done.err
     assert read(main.home / "new").config["optimizer"]["lr"] == 0.002
     assert json.loads((main.home / "new" / "reproduction.json").read_text())["equal"] is False
+
+
+def test_changed_data_is_drift(main: Main, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be, that is the question.\n" * 40)
+    assert main(*TINY, f"data.path={text}", "run_dir=run").code == 0
+    then = hashlib.sha256(text.read_bytes()).hexdigest()
+    assert read(main.home / "run").provenance["data"] == {"data": then}
+    text.write_text(text.read_text() + "changed")
+    now = hashlib.sha256(text.read_bytes()).hexdigest()
+    done = main("reproduce=run", "tracker=none")
+    assert done.code == 2
+    assert said(done, "drift since that run:") == [
+        f"data data: sha256 {then[:12]}... then, {now[:12]}... now"
+    ]
+    text.unlink()
+    done = main("reproduce=run", "tracker=none")
+    assert done.code == 2
+    assert f"error: data.path={text}: no such file" in done.err
 
 
 def test_a_renamed_option_is_drift_not_a_crash(main: Main, copy: Path) -> None:
