@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +193,7 @@ def cli(launch: str) -> int:
 
     0 done; 1 failed while running; 2 the user's mistake; 3 `reproduce=` did not reproduce; 130 Ctrl-C.
     """
+    warnings.formatwarning = _one_line
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing and exiting 1
     codes: list[int] = []
@@ -218,6 +220,17 @@ def cli(launch: str) -> int:
     except Exception as error:
         codes.append(report(error, wants_traceback, None))
     return max(codes, default=0)
+
+
+def _one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> str:
+    """A warning as people read it, without the line of code that gave it."""
+    return f"warning: {message}\n" if category is RuntimeWarning else f"{category.__name__}: {message}\n"
 
 
 def _invocation() -> Invocation:

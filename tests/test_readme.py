@@ -438,6 +438,11 @@ def runs_a_component_kept_elsewhere(command: str, place: Place, patch: pytest.Mo
     assert done.code == 0, done.err
     again = place.main(*arguments[:2], arguments[-1], "reproduce=elsewhere", *NO_TRACKER)
     assert again.code == 0, again.err
+    assert "add --config-dir " in place.main("reproduce=elsewhere", *NO_TRACKER).err
+    (folder / "mine.py").write_text(python + "# changed\n")
+    changed = place.main(*arguments[:2], arguments[-1], "reproduce=elsewhere", *NO_TRACKER)
+    assert changed.code == 2
+    assert "code mine: sha256 " in changed.err
 
 
 def added() -> tuple[str, str]:

@@ -170,7 +170,9 @@ def resolve(path: str | Path, *, key: str = "checkpoint") -> Path:
         if directory.is_dir() and _steps(directory):
             newest = newest_whole(directory)
             if newest is None:
-                raise ConfigError(key, path, "every checkpoint in it is torn")
+                fault = manifest.fault(_steps(directory)[0])
+                mend = f"every checkpoint in it is torn, the newest: {fault}; restore it, or train again"
+                raise ConfigError(key, path, mend)
             return newest
     raise ConfigError(key, path, "holds no checkpoint; give the directory of a run that trained a model")
 

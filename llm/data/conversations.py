@@ -103,11 +103,16 @@ class ConversationData:
 
 
 def read_conversations(paths: Sequence[str], *, key: str) -> Iterator[Conversation]:
-    """The conversations of JSON-lines files, checked: each needs a turn of the assistant."""
+    """The conversations of JSON-lines files, checked: turns alternate, and the assistant says something."""
     for place, row in read_jsonl(paths, key=key):
         conversation = conversation_of(row, "messages", place)
         if all(turn.role != "assistant" for turn in conversation):
             raise place.wrong("no turn of the assistant in `messages`; there is nothing to learn")
+        for number, turn in enumerate(conversation):
+            if turn.role == "assistant" and not turn.content.strip():
+                raise place.wrong(f"`messages[{number}].content` is empty; there is nothing to learn")
+            if number and turn.role == conversation[number - 1].role:
+                raise place.wrong(f"`messages[{number}].role` is {turn.role} again; turns must alternate")
         yield conversation
 
 

@@ -115,4 +115,8 @@ def read_preferences(paths: Sequence[str], *, key: str) -> Iterator[Preference]:
         for field in ("chosen", "rejected"):
             if not isinstance(row.get(field), str):
                 raise place.wrong(f"`{field}` is missing, or not text")
+            if not row[field].strip():
+                raise place.wrong(f"`{field}` is empty")
+        if row["chosen"] == row["rejected"]:
+            raise place.wrong("`chosen` and `rejected` are the same; there is nothing to prefer")
         yield Preference(prompt, row["chosen"], row["rejected"])

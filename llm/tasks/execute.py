@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from llm import runtime
+from llm import files, runtime
 from llm.checking import check
-from llm.config import ENTRY_KEYS, Invocation, allowed_targets, build, find, resolved
+from llm.config import ALLOWED_TARGETS, ENTRY_KEYS, Invocation, allowed_targets, build, find, resolved
 from llm.reports import page
 from llm.runs import directory
 from llm.runs.session import session
@@ -48,6 +49,10 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
     composed = OmegaConf.to_container(config, resolve=False)
     assert isinstance(composed, dict)
     runtime.seed_everything(config.seed)
+    task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
+    sources = dict(outside_code(task))
+    if task.get("_recursive_", True):  # else it builds its parts, and says what they read, itself
+        sources |= data_digests(task)  # before a folder is claimed: a file may be missing
     with session(
         container,
         overrides=invocation.overrides,
@@ -58,12 +63,10 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
         resume=resume,
         report=page.write,
     ) as run:
-        task = {key: value for key, value in resolved(config).items() if key not in ENTRY_KEYS}
+        for name, digest in sources.items():
+            run.note_data(name, digest)
         if resume and "resume" not in task:  # it cannot go on where it was cut off: it starts anew
             run.rewind(-1)
-        if task.get("_recursive_", True):  # else it builds its parts, and says what they read, itself
-            for name, digest in data_digests(task):
-                run.note_data(name, digest)
         try:
             objective = build(task, run=run)
         except KeyboardInterrupt:
@@ -98,6 +101,25 @@ def data_digests(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
         return
     for key, one in config.items():
         yield from data_digests(one, f"{path}.{key}".lstrip("."))
+
+
+def outside_code(config: Any) -> Iterator[tuple[str, str]]:
+    """``code MODULE`` and the digest of each module or package that a config calls from outside."""
+    if isinstance(config, (list, tuple)):
+        config = dict(enumerate(config))
+    if not isinstance(config, Mapping):
+        return
+    target = str(config.get("_target_", ""))
+    if target.startswith(allowed_targets()) and not target.startswith(ALLOWED_TARGETS):
+        top = target.partition(".")[0]
+        find(target)
+        module = sys.modules[top]
+        folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+        found = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
+        found = found or [Path(str(module.__file__))]
+        yield f"code {top}", files.digest([files.sha256_file(file) for file in found])
+    for one in config.values():
+        yield from outside_code(one)
 
 
 def is_trial(invocation: Invocation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,8 @@ def generate(
         raise ConfigError("prompt", None, 'give prompt="...", or prompt=- to read standard input')
     if prompt == "-":
         prompt = _standard_input()
+        if not prompt:
+            raise ConfigError("prompt", "-", "standard input is empty")
     model, tokenizer, info = load_model(checkpoint)
     settings = generation if generation.seed is not None else replace(generation, seed=run.seed)
     render: Render = _plain(tokenizer)
@@ -54,11 +57,14 @@ def generate(
         )
     opening = () if system is None else (Message("system", system),)
     writer = _Writer(run, Generator(model, tokenizer, runtime.device()), settings)
-    if prompt is None:
-        run.say("An empty line or Ctrl-D ends the conversation.")
-        _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=model.max_seq_len)
-    else:
-        writer.write(render((*opening, Message("user", prompt))), prompt)
+    try:
+        if prompt is None:
+            run.say("An empty line or Ctrl-D ends the conversation.")
+            _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=model.max_seq_len)
+        else:
+            writer.write(render((*opening, Message("user", prompt))), prompt)
+    except BrokenPipeError:  # the reader has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     writer.record()
 
 

@@ -19,7 +19,7 @@ from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, record
 from llm.reports import compare
 from llm.runs import directory, provenance
 from llm.runs.directory import RunRecord
-from llm.tasks.execute import Outcome, agreed, data_digests, differences, execute, run_name
+from llm.tasks.execute import Outcome, agreed, data_digests, differences, execute, outside_code, run_name
 from llm.types import ConfigError, NotReproduced
 
 
@@ -40,7 +40,8 @@ def reproduce(source: str, config: DictConfig, invocation: Invocation) -> Outcom
     if drift and config.restore_code:
         raise SystemExit(_in_restored_code(record))
     if drift and not config.allow_drift:
-        raise ConfigError("reproduce", source, f"{len(drift)} things have changed since (listed above): "
+        things = "1 thing has" if len(drift) == 1 else f"{len(drift)} things have"
+        raise ConfigError("reproduce", source, f"{things} changed since (listed above): "
                           "add allow_drift=true, or restore_code=true")  # fmt: skip
     processes = int(record.provenance.get("world_size", 1))
     if processes != runtime.world_size():
@@ -61,11 +62,15 @@ def _saved(source: str) -> tuple[RunRecord, list[str]]:
     if record.status != "done":
         mend = f"that run is {record.status}: bring it to its end by resume= first"
         raise ConfigError("reproduce", source, mend)
+    typed = [str(argument) for argument in record.provenance.get("argv") or ()]
+    if "--config-dir" in typed[:-1] and "--config-dir" not in sys.argv:
+        mend = f"that run had configs of its own: add --config-dir {typed[typed.index('--config-dir') + 1]}"
+        raise ConfigError("reproduce", source, mend)
     drift = [f"config {k}: was {a}, is {b}" for k, a, b in config_drift(record)]
     runtime.seed_everything(int(record.config.get("seed") or 0))  # sets flags, which that run had set too
     here = provenance.collect()
     drift += [f"code {line}" for line in provenance.drift(record.provenance, here)]
-    drift += [f"data {line}" for line in _data_drift(record)]
+    drift += _data_drift(record)
     for session in record.provenance.get("earlier_sessions", []):
         drift += [f"within that run, {line}" for line in provenance.drift(session, record.provenance)]
     print("drift since that run:", *(drift or ["none"]), sep="\n  ", file=sys.stderr)
@@ -77,10 +82,10 @@ def _saved(source: str) -> tuple[RunRecord, list[str]]:
 
 
 def _data_drift(record: RunRecord) -> list[str]:
-    """Which of the data that the saved run read has another digest now."""
-    then = record.provenance.get("data") or {}
+    """Which of the data and of the code from outside that the saved run read has another digest now."""
+    then, config = record.provenance.get("data") or {}, migrate(record.config)
     found = []
-    for path, digest in data_digests(migrate(record.config)):
+    for path, digest in (*outside_code(config), *data_digests(config)):
         name = path.removeprefix("stages.")  # a lifecycle's record names its stages
         if name in then and then[name] != digest:
             found.append(f"{path}: sha256 {then[name][:12]}... then, {digest[:12]}... now")

@@ -187,6 +187,9 @@ class Session:
         """Goes back to a checkpoint: weights, optimizer, position and the metrics written so far."""
         place = _checkpoint_in(path)
         if place is None:
+            if self.run.stage is None and any((path / "checkpoints").glob("step_*")):
+                mend = "every checkpoint in it is torn; restore one of them, or start a new run"
+                raise ConfigError("resume", path, mend)
             self.run.say(f"{path}: no whole checkpoint there yet; starting from step 0")
             self.run.rewind(-1)
             return

@@ -114,6 +114,11 @@ def test_nothing_fits(tmp_path: Path) -> None:
         ({"messages": [{"role": "user"}]}, r"`messages\[0\].content` is missing"),
         ({"messages": [{"role": "user", "content": 3}]}, r"`messages\[0\].content` is missing, or not text"),
         ({"messages": [turn("user", "a")]}, "no turn of the assistant"),
+        ({"messages": [turn("user", "a"), turn("assistant", " ")]}, r"`messages\[1\].content` is empty"),
+        (
+            {"messages": [turn("user", "a"), turn("user", "b"), turn("assistant", "c")]},
+            r"`messages\[1\].role` is user again; turns must alternate",
+        ),
         ([], "line 3: a JSON object is needed"),
     ],
 )

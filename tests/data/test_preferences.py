@@ -84,7 +84,7 @@ def test_long_pairs_are_cut_or_dropped_and_counted(
     )
 
 
-@given(n_prompt=st.integers(0, 40), n_answer=st.integers(0, 40))
+@given(n_prompt=st.integers(0, 40), n_answer=st.integers(1, 40))
 @settings(max_examples=60)
 def test_an_answer_is_never_cut_to_nothing(tmp_path_factory, n_prompt: int, n_answer: int) -> None:  # type: ignore[no-untyped-def]
     directory = tmp_path_factory.mktemp("pairs")
@@ -116,6 +116,8 @@ def test_nothing_fits(tmp_path: Path) -> None:
         ({**ROWS[0], "prompt": [{"role": "assistant", "content": "x"}]}, "must end with the user's turn"),
         ({"prompt": ROWS[0]["prompt"], "rejected": "b"}, "`chosen` is missing"),
         ({**ROWS[0], "rejected": None}, "`rejected` is missing, or not text"),
+        ({**ROWS[0], "chosen": " \n"}, "`chosen` is empty"),
+        ({**ROWS[0], "rejected": ROWS[0]["chosen"]}, "`chosen` and `rejected` are the same"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, row: dict[str, Any], mend: str) -> None:

@@ -94,6 +94,29 @@ def test_standard_input_that_is_not_text(checkpoint, run: Run, monkeypatch):
         module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="-")
 
 
+def test_standard_input_that_is_empty(checkpoint, run: Run, monkeypatch):
+    checkpoint(chat=False)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(ConfigError, match=r"^prompt=-: standard input is empty"):
+        module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="-")
+
+
+def test_a_reader_who_has_seen_enough(checkpoint, run: Run, monkeypatch, tmp_path):
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return spare
+
+    checkpoint(chat=False)
+    with (tmp_path / "out").open("w") as file:
+        spare = file.fileno()
+        monkeypatch.setattr("sys.stdout", Closed())
+        module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="two")
+    assert (run.directory / "tables" / "generations.json").is_file()
+
+
 def test_no_prompt_and_no_terminal(checkpoint, run: Run, monkeypatch):
     checkpoint(chat=False)
     monkeypatch.setattr("sys.stdin", io.StringIO(""))

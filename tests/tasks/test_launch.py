@@ -120,6 +120,15 @@ def test_another_config_is_refused_and_nothing_is_lost(
         assert_mistake(done, *parts)
 
 
+def test_a_run_whose_checkpoints_are_all_torn_is_not_begun_anew(main: Main, copy: Path) -> None:
+    for weights in (copy / "checkpoints").glob("step_*/model.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:1000])
+    before = {p.relative_to(copy): p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    with pytest.warns(RuntimeWarning, match="passing over"):
+        assert_mistake(main(f"resume={copy}", "trainer.max_steps=8"), "every checkpoint in it is torn")
+    assert {p.relative_to(copy): p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
 def test_the_tracker_may_change(main: Main, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     done = main(f"resume={copy}", "tracker=wandb", "tracker.project=mine", "trainer.max_steps=5")

@@ -119,9 +119,7 @@ def test_changed_data_is_drift(main: Main, tmp_path: Path) -> None:
     now = hashlib.sha256(text.read_bytes()).hexdigest()
     done = main("reproduce=run", "tracker=none")
     assert done.code == 2
-    assert said(done, "drift since that run:") == [
-        f"data data: sha256 {then[:12]}... then, {now[:12]}... now"
-    ]
+    assert said(done, "drift since that run:") == [f"data: sha256 {then[:12]}... then, {now[:12]}... now"]
     text.unlink()
     done = main("reproduce=run", "tracker=none")
     assert done.code == 2
