@@ -83,6 +83,10 @@ def execute(config: DictConfig, invocation: Invocation, *, resume: Path | None =
 def data_digests(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Where a resolved config reads data from outside, and the data's digest.
 
+    Args:
+        config: A task's, or a part of one.
+        path: Where it stands in the whole config.
+
     Raises:
         ConfigError: data is not there; the key is its full config path.
     """
@@ -116,7 +120,9 @@ def outside_code(config: Any) -> Iterator[tuple[str, str]]:
         module = sys.modules[top]
         folders = [Path(folder) for folder in getattr(module, "__path__", ())]
         found = [file for folder in folders for file in sorted(folder.rglob("*.py"))]
-        found = found or [Path(str(module.__file__))]
+        found = found or [
+            Path(file) for file in [getattr(module, "__file__", None)] if file
+        ]  # none: built in
         yield f"code {top}", files.digest([files.sha256_file(file) for file in found])
     for one in config.values():
         yield from outside_code(one)

@@ -21,6 +21,7 @@ from llm.reports import gather, page, words
 from llm.runs.artifacts import ArtifactStore
 from llm.runs.artifacts import key as key_of
 from llm.runs.run import Run
+from llm.tasks.execute import data_digests
 from llm.types import ConfigError
 
 REFERENCE = re.compile(r"artifact://([\w-]+)")
@@ -138,8 +139,9 @@ class _Stage:
         self.task: functools.partial[float | None] = build({**located, "_partial_": True})
         self.parameters = inspect.signature(self.task.func).parameters
         self.is_distributed = "parallelism" in self.parameters
+        place = f"stages.{name}"
         self.fingerprints = {
-            path: component.fingerprint() for path, component in _fingerprinted(self.task.keywords)
+            path.removeprefix(f"{place}."): digest for path, digest in data_digests(located, place)
         }
         module = sys.modules[self.task.func.__module__]
         self.key = key_of(
@@ -213,18 +215,6 @@ def _replace(value: Any, places: Mapping[str, str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_replace(one, places) for one in value]
     return REFERENCE.sub(lambda m: places[m[1]], value) if isinstance(value, str) else value
-
-
-def _fingerprinted(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every component among the arguments of a stage that reads data from outside."""
-    if isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from _fingerprinted(one, f"{path}.{key}".lstrip("."))
-    elif isinstance(value, (list, tuple)):
-        for index, one in enumerate(value):
-            yield from _fingerprinted(one, f"{path}.{index}")
-    elif callable(getattr(value, "fingerprint", None)):
-        yield path, value
 
 
 def _keep_model(run: Run, places: Mapping[str, Path]) -> None:
