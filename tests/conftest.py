@@ -54,6 +54,14 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The override that trains on a small text."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("To be, or not to be, that is the question.\n" * 40)
+    return f"data.path={path}"
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     import torch

@@ -33,13 +33,6 @@ SMALL = ("task=pretrain", *TINY, "model.n_layers=1", "model.n_heads=2", "model.d
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("To be, or not to be, that is the question.\n" * 40)
-    return f"data.path={path}"
-
-
-@pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     """A folder in which the preset's sweep was run; `err.txt` is what it said."""
     home = tmp_path_factory.mktemp("sweep")

@@ -40,13 +40,6 @@ TINY = (
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("text") / "text.txt"
-    path.write_text("To be, or not to be, that is the question.\n" * 40)
-    return f"data.path={path}"
-
-
-@pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     home = tmp_path_factory.mktemp("saved")
     done = Main(home)(*TINY, text)
