@@ -33,7 +33,7 @@ class Sizes:
     Attributes:
         d_model: width of the residual stream.
         n_layers: number of blocks.
-        n_heads: query heads; `head_dim` is ``d_model / n_heads``.
+        n_heads: query heads.
         n_kv_heads: key and value heads, a divisor of `n_heads`.
         d_ff: inner width of the feed-forward part; None leaves the choice to the part.
         max_seq_len: longest sequence, in tokens.
@@ -41,6 +41,7 @@ class Sizes:
         dropout: probability of dropping an attention weight while training; what a part returns is
             dropped by the block.
         layer: number of the block the part stands in, from 0.
+        head_dim: width of one head; ``d_model / n_heads`` when it is 0.
     """
 
     d_model: int
@@ -52,11 +53,16 @@ class Sizes:
     bias: bool
     dropout: float
     layer: int = 0
+    head_dim: int = 0
 
-    @property
-    def head_dim(self) -> int:
-        """Width of one head."""
-        return self.d_model // self.n_heads
+    def __post_init__(self) -> None:
+        if not self.head_dim:
+            object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+
+
+Mask = Bool[Tensor, "#B 1 T S"] | Float[Tensor, "#B #H T S"]
+"""Who may look at whom: True where a query (row) may look at a key (column); or numbers to add to the scores,
+minus infinity where it may not."""
 
 
 Rotate = Callable[[Float[Tensor, "B T H d"], Int[Tensor, "#B T"]], Float[Tensor, "B T H d"]]
@@ -134,7 +140,7 @@ class FeedForward(Protocol):
 class Position(Protocol):
     """How a model knows the order of its tokens. Called ``position(sizes)``, once for the whole model.
 
-    Most kinds need only one of the two hooks; inherit `llm.models.positions.NoPosition` for the other.
+    Most kinds need only one of the hooks; inherit `llm.models.positions.NoPosition` for the others.
     """
 
     def embed(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]) -> Float[Tensor, "B T D"]:
@@ -145,6 +151,10 @@ class Position(Protocol):
         self, heads: Float[Tensor, "B T H d"], positions: Int[Tensor, "#B T"]
     ) -> Float[Tensor, "B T H d"]:
         """Applied in every attention, to queries and keys."""
+        ...
+
+    def bias(self, n_past: int, n_new: int, device: torch.device) -> Float[Tensor, "H T S"] | None:
+        """Numbers added to the scores of `n_new` queries and ``n_past + n_new`` keys; None for none."""
         ...
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llm.models.base import Attention, FeedForward
+from llm.models.base import Attention, FeedForward, Mask
+
+Placement = Literal["pre", "post", "output", "sandwich"]
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each on a normalised copy of the stream and added back to it.
+    """Attention, then feed-forward, each added to the stream x. Where the norms stand:
 
-    Pre-normalisation as in GPT-2 (Radford et al. 2019, section 2.3) and LLaMA. What either part returns is
-    dropped with probability `dropout` while training.
+    ========  ==========================  ====================================================
+    pre       ``x + f(norm(x))``          GPT-2 (Radford et al. 2019, section 2.3), LLaMA
+    post      ``norm(x + f(x))``          Vaswani et al. 2017, section 3.1
+    output    ``x + norm(f(x))``          OLMo 2 (OLMo team 2025, section 3.1)
+    sandwich  ``x + norm(f(norm(x)))``    Ding et al. 2021, "CogView", section 2.4; Gemma 2
+    ========  ==========================  ====================================================
+
+    With `parallel` both parts read the same x (Wang, Komatsuzaki 2021; GPT-NeoX, Black et al. 2022, section
+    2.1). What either part returns is dropped with probability `dropout` while training.
     """
 
     attention: Attention
@@ -26,29 +36,54 @@ class Block(nn.Module):
         *,
         attention: Attention,
         feed_forward: FeedForward,
-        attention_norm: nn.Module,
-        feed_forward_norm: nn.Module,
+        norm: Callable[[], nn.Module],
+        placement: Placement = "pre",
+        parallel: bool = False,
         dropout: float,
     ) -> None:
         super().__init__()
-        self.attention_norm = attention_norm
+        self.attention_norm = norm()
         self.attention = attention
-        self.feed_forward_norm = feed_forward_norm
+        self.feed_forward_norm = norm()
         self.feed_forward = feed_forward
-        self.dropout = dropout
+        sandwich = placement == "sandwich"
+        self.attention_output_norm = norm() if sandwich else None
+        self.feed_forward_output_norm = norm() if sandwich else None
+        self.placement, self.parallel, self.dropout = placement, parallel, dropout
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
         *,
         positions: Int[Tensor, "#B T"],
-        mask: Bool[Tensor, "#B 1 T S"] | None,
+        mask: Mask | None,
         cache: Any = None,
     ) -> Float[Tensor, "B T D"]:
         """The stream after this layer; arguments as in `llm.models.base.Attention`."""
-        mixed = self.attention(self.attention_norm(x), positions=positions, mask=mask, cache=cache)
-        x = x + self._drop(mixed)
-        return x + self._drop(self.feed_forward(self.feed_forward_norm(x)))
 
-    def _drop(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        def attend(x: Tensor) -> Tensor:
+            return self.attention(x, positions=positions, mask=mask, cache=cache)
+
+        mixed = self._result(attend, x, self.attention_norm, self.attention_output_norm)
+        if self.parallel:
+            return x + mixed + self._feed(x)
+        x = self._joined(x, mixed, self.attention_norm)
+        return self._joined(x, self._feed(x), self.feed_forward_norm)
+
+    def _feed(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return self._result(self.feed_forward, x, self.feed_forward_norm, self.feed_forward_output_norm)
+
+    def _result(
+        self, part: Callable[[Tensor], Tensor], x: Tensor, norm: nn.Module, output_norm: nn.Module | None
+    ) -> Float[Tensor, "B T D"]:
+        """What a part adds to the stream, with the norms before and behind it."""
+        y = part(norm(x) if self.placement in ("pre", "sandwich") else x)
+        if self.placement == "output":
+            y = norm(y)
+        if output_norm is not None:
+            y = output_norm(y)
+        return F.dropout(y, self.dropout, self.training) if self.dropout else y
+
+    def _joined(self, x: Tensor, added: Tensor, norm: nn.Module) -> Float[Tensor, "B T D"]:
+        joined: Tensor = x + added
+        return norm(joined) if self.placement == "post" else joined

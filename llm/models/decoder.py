@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from llm.models.base import Attention, FeedForward, Initialized, Norm, Position, Sizes
-from llm.models.block import Block
+from llm.models.base import Attention, FeedForward, Initialized, Mask, Norm, Position, Sizes
+from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
 from llm.types import Batch, ConfigError
 
@@ -33,6 +33,12 @@ class Decoder(nn.Module):
         feed_forward: ``(sizes) -> FeedForward``.
         position: ``(sizes) -> Position``.
         norm: ``(d_model, bias=) -> nn.Module``.
+        norm_placement: where a block has its norms; see `llm.models.block.Block`.
+        parallel_blocks: whether attention and feed-forward read the same stream and are added together.
+        head_dim: width of one head; None for ``d_model / n_heads``.
+        scale_embeddings: whether token embeddings are multiplied by the root of `d_model` (Vaswani et al.
+            2017, section 3.4; Gemma).
+        logit_soft_cap: logits z become ``logit_soft_cap * tanh(z / logit_soft_cap)`` (Gemma 2, section 2).
         n_kv_heads: key and value heads, shared by several query heads when fewer; None for `n_heads`.
         d_ff: inner width of the feed-forward part; None for the part's own rule.
         dropout: on embeddings, attention weights and both parts' results, while training.
@@ -58,20 +64,36 @@ class Decoder(nn.Module):
         position: Callable[..., Position],
         norm: Norm,
         n_kv_heads: Count | None = None,
+        head_dim: Count | None = None,
         d_ff: Count | None = None,
+        norm_placement: Placement = "pre",
+        parallel_blocks: bool = False,
+        scale_embeddings: bool = False,
+        logit_soft_cap: Annotated[float, Field(gt=0)] | None = None,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         bias: bool = False,
         tie_embeddings: bool = True,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
     ) -> None:
         super().__init__()
-        self.check_arguments(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        self.check_arguments(
+            d_model=d_model,
+            n_heads=n_heads,
+            n_kv_heads=n_kv_heads,
+            head_dim=head_dim,
+            norm_placement=norm_placement,
+            parallel_blocks=parallel_blocks,
+        )
         self.vocab_size, self.max_seq_len = vocab_size, max_seq_len
         self.dropout, self.init_std = dropout, init_std
+        self.embedding_scale = math.sqrt(d_model) if scale_embeddings else 1.0
+        self.logit_soft_cap = logit_soft_cap
 
         def sizes(layer: int) -> Sizes:
             kv = n_kv_heads or n_heads
-            return Sizes(d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer)
+            return Sizes(
+                d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer, head_dim or 0
+            )
 
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.position = position(sizes(0))
@@ -79,8 +101,9 @@ class Decoder(nn.Module):
             Block(
                 attention=attention(sizes(layer), rotate=self.position.rotate),
                 feed_forward=feed_forward(sizes(layer)),
-                attention_norm=norm(d_model, bias=bias),
-                feed_forward_norm=norm(d_model, bias=bias),
+                norm=lambda: norm(d_model, bias=bias),
+                placement=norm_placement,
+                parallel=parallel_blocks,
                 dropout=dropout,
             )
             for layer in range(n_layers)
@@ -89,12 +112,23 @@ class Decoder(nn.Module):
         self.unembedding = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
 
     @staticmethod
-    def check_arguments(*, d_model: int, n_heads: int, n_kv_heads: int | None = None) -> None:
-        """Refuses head counts that do not divide what they must."""
-        if d_model % n_heads:
+    def check_arguments(
+        *,
+        d_model: int,
+        n_heads: int,
+        n_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        norm_placement: Placement = "pre",
+        parallel_blocks: bool = False,
+    ) -> None:
+        """Refuses head counts that do not divide what they must, and norms that a parallel block has not."""
+        if head_dim is None and d_model % n_heads:
             raise ConfigError("n_heads", n_heads, _not_divisible("d_model", d_model, n_heads))
         if n_kv_heads and n_heads % n_kv_heads:
             raise ConfigError("n_kv_heads", n_kv_heads, _not_divisible("n_heads", n_heads, n_kv_heads))
+        if parallel_blocks and norm_placement == "post":
+            mend = "parallel blocks have no place for it; take pre, output or sandwich"
+            raise ConfigError("norm_placement", norm_placement, mend)
 
     def hidden(self, batch: Batch, cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
         """The normalised stream after the last block.
@@ -115,8 +149,11 @@ class Decoder(nn.Module):
         positions = batch.positions
         if positions is None:
             positions = _positions(n_past, n_new, batch)
-        mask = attention_mask(n_past, n_new, batch.padding, batch.tokens.device)
-        x = self.position.embed(self.embedding(batch.tokens), positions)
+        mask = self._mask(n_past, n_new, batch)
+        x = self.embedding(batch.tokens)
+        if self.embedding_scale != 1.0:
+            x = x * torch.tensor(self.embedding_scale, dtype=x.dtype, device=x.device)
+        x = self.position.embed(x, positions)
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         for layer, block in enumerate(self.layers()):
@@ -124,13 +161,26 @@ class Decoder(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
+    def _mask(self, n_past: int, n_new: int, batch: Batch) -> Mask | None:
+        """Causal, without padding, with what the positions add to the scores."""
+        bias = self.position.bias(n_past, n_new, batch.tokens.device)
+        if bias is None:
+            causal: Mask | None = attention_mask(n_past, n_new, batch.padding, batch.tokens.device)
+            return causal
+        allowed: Tensor = attention_mask(n_past, n_new, batch.padding, batch.tokens.device, needed=True)
+        biased: Tensor = bias.masked_fill(~allowed, -torch.inf)
+        return biased
+
     def layers(self) -> Iterator[Block]:
         """`blocks`, by their type."""
         return cast("Iterator[Block]", iter(self.blocks))
 
     def head(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores (logits) of every token id to come next."""
-        return F.linear(hidden, (self.unembedding or self.embedding).weight)
+        logits = F.linear(hidden, (self.unembedding or self.embedding).weight)
+        if self.logit_soft_cap is not None:
+            logits = self.logit_soft_cap * torch.tanh(logits / self.logit_soft_cap)
+        return logits
 
     def forward(self, batch: Batch, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """``head(hidden(batch))``."""
@@ -172,9 +222,16 @@ class Decoder(nn.Module):
 
 
 def attention_mask(
-    n_past: int, n_new: int, padding: Bool[Tensor, "B S"] | None, device: torch.device
-) -> Bool[Tensor, "#B 1 T S"] | None:
-    """Who may look at whom: True where query row may look at key column; None where no mask is needed.
+    n_past: int,
+    n_new: int,
+    padding: Bool[Tensor, "B S"] | None,
+    device: torch.device,
+    *,
+    needed: bool = False,
+) -> Any:
+    """Who may look at whom, [B or 1, 1, T, S]: True where query row may look at key column.
+
+    None where attention needs none to be causal, unless one is `needed`.
 
     Two cached tokens, three new ones:          the same, the first cached one being padding:
 
@@ -184,7 +241,7 @@ def attention_mask(
 
     A padding token looks at itself, because a softmax over nothing is not a number and would spread.
     """
-    if padding is None and (n_past == 0 or n_new == 1):
+    if padding is None and not needed and (n_past == 0 or n_new == 1):
         return None
     columns = torch.arange(n_past + n_new, device=device)
     rows = columns[n_past:, None]

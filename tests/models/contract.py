@@ -28,11 +28,11 @@ def check_part(group: str, part: Any) -> None:
 
 
 def check_shapes_and_gradients(model: Decoder) -> None:
-    tokens = ids(3, 11)
+    tokens = ids(8, 30)  # enough for every expert of a mixture to have some
     hidden = model.hidden(Batch(tokens))
-    assert hidden.shape == (3, 11, SMALL["d_model"])
+    assert hidden.shape == (8, 30, SMALL["d_model"])
     logits = model(Batch(tokens))
-    assert logits.shape == (3, 11, SMALL["vocab_size"])
+    assert logits.shape == (8, 30, SMALL["vocab_size"])
     torch.testing.assert_close(logits, model.head(hidden), rtol=0, atol=0)
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
     for name, parameter in model.named_parameters():
@@ -105,7 +105,7 @@ def check_plan(model: Decoder) -> None:
         assert style == "block" or isinstance(module, torch.nn.Linear), name
     assert [n for n, s in plan.items() if s == "block"] == [f"blocks.{i}" for i in range(len(model.blocks))]
     for part in ("attention", "feed_forward"):
-        assert [s for n, s in plan.items() if n.startswith(f"blocks.0.{part}.")].count("row") == 1
+        assert [s for n, s in plan.items() if n.startswith(f"blocks.0.{part}.")].count("row") >= 1
 
 
 def _tensors(model: Decoder) -> list[tuple[str, torch.Tensor]]:

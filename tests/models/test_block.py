@@ -36,8 +36,7 @@ def _block(mixed: float, fed: float, dropout: float) -> Block:
     return Block(
         attention=Constant(mixed),
         feed_forward=Constant(fed),
-        attention_norm=nn.Identity(),
-        feed_forward_norm=nn.Identity(),
+        norm=nn.Identity,
         dropout=dropout,
     )
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
-from llm.models.base import Rotate, Sizes
+from llm.models.base import Mask, Norm, Rotate, Sizes
 from llm.models.cache import LayerCache
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class MultiHeadAttention(nn.Module):
@@ -24,25 +31,65 @@ class MultiHeadAttention(nn.Module):
         q0 q1 k0 v0 | q2 q3 k1 v1        (n_heads=4, n_kv_heads=2)
 
     so a split of the rows into equal parts (tensor parallelism) keeps groups whole.
+
+    Args:
+        sizes: of the model.
+        rotate: turns queries and keys by their places.
+        window: a token looks at itself and the ``window - 1`` before it (Beltagy et al. 2020, "Longformer",
+            section 3.1; Jiang et al. 2023, "Mistral 7B", section 2); None for all before it.
+        full_every: with a `window`, every so many layers see everything (Gemma 2, section 2).
+        qk_norm: normalises queries and keys, before they are turned (Henry et al. 2020, "Query-Key
+            Normalization"); called like the model's norm.
+        qk_norm_over: ``head``, each head by itself with one common scale (Qwen 3), or ``all`` heads together
+            (OLMo 2, section 3).
+        soft_cap: scores s become ``soft_cap * tanh(s / soft_cap)`` (Gemma 2, section 2).
+        scale: multiplies the scores; None for one over the root of the width of a head.
+        sinks: each head has a learned score for attending to nothing (GPT-OSS; Xiao et al. 2023, arXiv
+            2309.17453, section 3.3, "zero sink").
+        qkv_bias: whether queries, keys and values have biases; None as the model's `bias`.
     """
 
-    def __init__(self, sizes: Sizes, *, rotate: Rotate) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        *,
+        rotate: Rotate,
+        window: Count | None = None,
+        full_every: Count | None = None,
+        qk_norm: Norm | None = None,
+        qk_norm_over: Literal["head", "all"] = "head",
+        soft_cap: Positive | None = None,
+        scale: Positive | None = None,
+        sinks: bool = False,
+        qkv_bias: bool | None = None,
+    ) -> None:
         super().__init__()
         self.head_dim = sizes.head_dim
         self.n_heads = sizes.n_heads
         self.queries_per_kv = sizes.n_heads // sizes.n_kv_heads
         self.dropout = sizes.dropout
         self.rotate = rotate
+        self.window = None if full_every and (sizes.layer + 1) % full_every == 0 else window
+        self.soft_cap = soft_cap
+        self.scale = scale or 1 / math.sqrt(self.head_dim)
+        self.sinks = nn.Parameter(torch.zeros(self.n_heads)) if sinks else None
         width = (sizes.n_heads + 2 * sizes.n_kv_heads) * self.head_dim
-        self.qkv = nn.Linear(sizes.d_model, width, bias=sizes.bias)
-        self.out = nn.Linear(sizes.d_model, sizes.d_model, bias=sizes.bias)
+        self.qkv = nn.Linear(sizes.d_model, width, bias=sizes.bias if qkv_bias is None else qkv_bias)
+        self.out = nn.Linear(sizes.n_heads * self.head_dim, sizes.d_model, bias=sizes.bias)
+        self.q_norm: nn.Module | None = None
+        self.k_norm: nn.Module | None = None
+        self.norm_dims = 1 if qk_norm_over == "head" else 2
+        if qk_norm is not None:
+            each = qk_norm_over == "head"
+            self.q_norm = qk_norm(self.head_dim * (1 if each else sizes.n_heads), bias=False)
+            self.k_norm = qk_norm(self.head_dim * (1 if each else sizes.n_kv_heads), bias=False)
 
     def forward(
         self,
         x: Float[Tensor, "B T D"],
         *,
         positions: Int[Tensor, "#B T"],
-        mask: Bool[Tensor, "#B 1 T S"] | None,
+        mask: Mask | None,
         cache: LayerCache | None = None,
         context: Float[Tensor, "B C D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
@@ -51,18 +98,24 @@ class MultiHeadAttention(nn.Module):
             q, k, v = self._self_qkv(x, positions)
             if cache is not None:
                 k, v = cache.append(k, v)
+            mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device)
         else:
             q, k, v = self._cross_qkv(x, context)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            # A single new token sees all that is cached; the flag would hide all but the first.
-            is_causal=mask is None and context is None and q.shape[-2] > 1,
-            enable_gqa=self.queries_per_kv > 1,
-        )
+        # A single new token sees all that is cached; the flag would hide all but the first.
+        is_causal = mask is None and context is None and q.shape[-2] > 1
+        if self.soft_cap is None and self.sinks is None:
+            mixed = F.scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
+                dropout_p=self.dropout if self.training else 0.0,
+                is_causal=is_causal,
+                scale=self.scale,
+                enable_gqa=self.queries_per_kv > 1,
+            )
+        else:
+            mixed = self._written_out(q, k, v, mask, is_causal)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return y
 
@@ -73,11 +126,22 @@ class MultiHeadAttention(nn.Module):
         n, rows = self.queries_per_kv, x.shape[:2]
         # Head counts are read off the result (-1), so that a rank holding some of the groups works too.
         groups = self.qkv(x).view(*rows, -1, n + 2, self.head_dim)
+        if self.q_norm is not None:
+            groups = self._normalised(groups)
         # One rotation for queries and keys together, as [B, T, groups * (n + 1), head_dim].
         qk = self.rotate(groups[..., : n + 1, :].flatten(2, 3), positions)
         qk = qk.view(*rows, -1, n + 1, self.head_dim)
         q, k, v = qk[..., :n, :].flatten(2, 3), qk[..., n, :], groups[..., n + 1, :]
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def _normalised(self, groups: Float[Tensor, "B T G N d"]) -> Float[Tensor, "B T G N d"]:
+        """Queries and keys normalised, values left alone."""
+        assert self.q_norm is not None
+        assert self.k_norm is not None
+        q, k, v = torch.split(groups, [self.queries_per_kv, 1, 1], 3)
+        if self.norm_dims == 1:
+            return torch.cat((self.q_norm(q), self.k_norm(k), v), 3)
+        return torch.cat((_together(self.q_norm, q), _together(self.k_norm, k), v), 3)
 
     def _cross_qkv(
         self, x: Float[Tensor, "B T D"], context: Float[Tensor, "B C D"]
@@ -92,10 +156,53 @@ class MultiHeadAttention(nn.Module):
         q, kv = heads(x)[..., :n, :].flatten(2, 3), heads(context)
         return q.transpose(1, 2), kv[..., n, :].transpose(1, 2), kv[..., n + 1, :].transpose(1, 2)
 
+    def _written_out(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, is_causal: bool) -> Tensor:
+        """The same sum in single steps, for scores that torch's kernel does not know: [B, H, T, head_dim]."""
+        if self.queries_per_kv > 1:
+            k, v = (t.repeat_interleave(self.queries_per_kv, 1) for t in (k, v))
+        scores = q @ k.transpose(-1, -2) * self.scale
+        if self.soft_cap is not None:
+            scores = self.soft_cap * torch.tanh(scores / self.soft_cap)
+        if is_causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        if self.sinks is not None:
+            nothing = self.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+            scores = torch.cat((scores, nothing), -1)
+        weights = scores.softmax(-1, dtype=torch.float32).to(v.dtype)[..., : k.shape[-2]]
+        return F.dropout(weights, self.dropout, self.training) @ v
+
+    def init_weights(self, generator: torch.Generator) -> None:  # noqa: ARG002
+        """Sinks start at a score of zero."""
+        if self.sinks is not None:
+            nn.init.zeros_(self.sinks)
+
     def parallel_plan(self) -> Mapping[str, str]:
         """Heads are split over ranks; `out` joins them."""
         return {"qkv": "column", "out": "row"}
 
     def mixing_flops(self, context_tokens: float) -> float:
-        """A dot product and a weighted sum per head and attended token: ``4 * d_model`` each."""
-        return 4.0 * context_tokens * self.n_heads * self.head_dim
+        """A dot product and a weighted sum per head and attended token: ``4 * n_heads * head_dim``."""
+        seen = context_tokens if self.window is None else min(context_tokens, self.window)
+        return 4.0 * seen * self.n_heads * self.head_dim
+
+
+def within_window(
+    mask: Mask | None, n_queries: int, n_keys: int, window: int | None, device: torch.device
+) -> Mask | None:
+    """`mask`, and nothing further back than `window` tokens; a plain causal mask when it is None."""
+    if window is None or n_keys <= window:
+        return mask
+    columns = torch.arange(n_keys, device=device)
+    rows = columns[n_keys - n_queries :, None]
+    near = columns > rows - window
+    if mask is None:
+        return (near & (columns <= rows))[None, None]
+    return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, -torch.inf)
+
+
+def _together(norm: nn.Module, heads: Float[Tensor, "B T G N d"]) -> Float[Tensor, "B T G N d"]:
+    """All heads normalised as one vector."""
+    normed: Tensor = norm(heads.flatten(2))
+    return normed.view_as(heads)

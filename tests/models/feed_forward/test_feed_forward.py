@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from llm.models.base import Sizes
-from llm.models.feed_forward.gelu import GeluFeedForward
-from llm.models.feed_forward.swiglu import SwiGLUFeedForward
+from llm.models.feed_forward.gated import GatedMLP
+from llm.models.feed_forward.mlp import MLP
 
 
 def _sizes(d_model: int = 12, d_ff: int | None = None, bias: bool = False) -> Sizes:
@@ -21,14 +21,14 @@ def _numpy(*tensors: torch.Tensor) -> list[np.ndarray]:
     return [tensor.detach().double().numpy() for tensor in tensors]
 
 
-@pytest.mark.parametrize("approximate", ["tanh", "none"])
-def test_gelu(approximate: str):
-    part, x = GeluFeedForward(_sizes(bias=True), approximate=approximate), torch.randn(2, 3, 12) * 3
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu"])
+def test_gelu(activation: str):
+    part, x = MLP(_sizes(bias=True), activation=activation), torch.randn(2, 3, 12) * 3
     inputs, up, up_bias, down, down_bias = _numpy(
         x, part.up.weight, part.up.bias, part.down.weight, part.down.bias
     )
     inner = inputs @ up.T + up_bias
-    if approximate == "tanh":
+    if activation == "gelu_tanh":
         gate = 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
     else:
         gate = 0.5 * (1 + np.vectorize(math.erf)(inner / math.sqrt(2)))
@@ -37,7 +37,7 @@ def test_gelu(approximate: str):
 
 
 def test_swiglu():
-    part, x = SwiGLUFeedForward(_sizes(d_ff=20)), torch.randn(2, 3, 12) * 3
+    part, x = GatedMLP(_sizes(d_ff=20)), torch.randn(2, 3, 12) * 3
     inputs, gate, up, down = _numpy(x, part.gate.weight, part.up.weight, part.down.weight)
     opened = inputs @ gate.T
     expected = opened / (1 + np.exp(-opened)) * (inputs @ up.T) @ down.T
@@ -49,5 +49,5 @@ def test_swiglu():
 )
 def test_swiglu_inner_width(d_model: int, multiple_of: int, d_ff: int):
     with torch.device("meta"):
-        part = SwiGLUFeedForward(_sizes(d_model), multiple_of=multiple_of)
+        part = GatedMLP(_sizes(d_model), multiple_of=multiple_of)
     assert part.up.out_features == d_ff

@@ -1,0 +1,248 @@
+"""Models in Hugging Face's form: a directory with ``config.json`` and safetensors, sharded or not.
+
+Nothing is unpickled: weights in ``.bin`` files are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from llm import files
+from llm.checkpoints.families import FAMILIES, Family, Rule, family_of, fits, read_config, write_config
+from llm.config import build, nearest
+from llm.models.decoder import Decoder
+from llm.models.weights import persistent
+from llm.types import ConfigError
+
+SHARD_BYTES = 5_000_000_000
+HARMLESS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
+"""Endings of tensors that old files hold beside the weights: tables that follow from the config."""
+
+
+def load_pretrained(path: str | Path, *, max_seq_len: int | None = None, key: str = "path") -> nn.Module:
+    """The model in a directory that transformers' ``save_pretrained`` or the Hub left, in evaluation mode.
+
+    Args:
+        path: the directory.
+        max_seq_len: longest sequence, in tokens; None for the one it was trained with.
+        key: the config key to name in errors.
+
+    Returns:
+        The model on the CPU, in the types of the file; its ``recipe`` is its config in our words.
+
+    Raises:
+        ConfigError: the architecture is not known, tensors are missing, unexpected or of another shape, the
+            files are damaged, or the weights are pickled.
+    """
+    folder = Path(path).expanduser()
+    theirs = _read_json(folder / "config.json", path, key)
+    family = _family(theirs, path, key)
+    recipe = _recipe(family, theirs, path, key)
+    sizes = {"vocab_size": theirs["vocab_size"], "max_seq_len": max_seq_len or theirs[family.positions]}
+    with torch.device("meta"):
+        model: Decoder = build({**recipe, **sizes, "_partial_": False})
+    with ExitStack() as opened:
+        stored = {
+            name: (shard, opened_file)
+            for shard, opened_file in _open_shards(folder, path, key, opened)
+            for name in opened_file.keys()  # noqa: SIM118  (a handle, no mapping)
+        }
+        weights = _translated(family, recipe, persistent(model), stored, path, key)
+    model.load_state_dict(weights, strict=False, assign=True)
+    _fill_tables(model)
+    model.recipe = recipe  # type: ignore[assignment]
+    return model.eval()
+
+
+def save_pretrained(
+    model: nn.Module, tokenizer: Any, path: str | Path, *, recipe: Mapping[str, Any] | None = None
+) -> Family:
+    """Writes `model` as transformers reads it: ``config.json``, safetensors, the tokenizer's files.
+
+    Args:
+        model: one of `llm.models.decoder.Decoder`.
+        tokenizer: whose files go along, by its ``save_pretrained(path)``; None for none.
+        path: the directory, which is made.
+        recipe: the model's config; None for ``model.recipe``.
+
+    Returns:
+        The family it was written as.
+
+    Raises:
+        ConfigError: no architecture of transformers has these parts.
+    """
+    config = dict(recipe if recipe is not None else model.recipe)  # type: ignore[arg-type]
+    family = _family_for(config)
+    folder = Path(path).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in persistent(model).items():
+        rule, names = _rule(family, name)
+        tensors |= dict(zip(names, rule.split(tensor.detach(), config), strict=True))
+    _write_shards(folder, {name: tensor.contiguous() for name, tensor in tensors.items()})
+    sizes: Any = model
+    written = write_config(family, config, vocab_size=sizes.vocab_size, max_seq_len=sizes.max_seq_len)
+    written["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    files.write_json(folder / "config.json", written)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return family
+
+
+# ----------------------------------------------------------------------------- reading
+
+
+def _read_json(file: Path, path: str | Path, key: str) -> dict[str, Any]:
+    if not file.parent.is_dir():
+        raise ConfigError(key, path, "no such directory; give one with config.json and safetensors")
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ConfigError(key, path, f"has no {file.name}: not a model in Hugging Face's form") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(key, path, f"its {file.name} cannot be read: {error}") from error
+
+
+def _family(theirs: Mapping[str, Any], path: str | Path, key: str) -> Family:
+    kind = str(theirs.get("model_type"))
+    family = family_of(kind)
+    if family is None:
+        known = [family.model_type for family in FAMILIES]
+        mend = f"is of the architecture {kind}, which is not supported{nearest(kind, known)}"
+        raise ConfigError(key, path, f"{mend}; supported: {', '.join(known)}")
+    return family
+
+
+def _recipe(family: Family, theirs: Mapping[str, Any], path: str | Path, key: str) -> dict[str, Any]:
+    for name, value in family.constants.items():
+        if theirs.get(name, value) != value:
+            mend = f"its config.json has {name}={theirs[name]}; of {family.model_type}, only {value} is known"
+            raise ConfigError(key, path, mend)
+    try:
+        return read_config(family, theirs)
+    except KeyError as error:
+        mend = f"its config.json has a rope_scaling or a key {error} that is not supported"
+        raise ConfigError(key, path, mend) from error
+
+
+def _open_shards(folder: Path, path: str | Path, key: str, opened: ExitStack) -> Iterator[tuple[str, Any]]:
+    """Every safetensors file that belongs to the model, by name."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names: Sequence[str] = sorted(set(_read_json(index, path, key)["weight_map"].values()))
+    elif (folder / "model.safetensors").is_file():
+        names = ["model.safetensors"]
+    else:
+        pickled = sorted(p.name for p in folder.glob("*.bin"))
+        mend = "has no model.safetensors"
+        if pickled:
+            mend = f"has its weights in {pickled[0]} only, a pickle, which can run any code: convert it first"
+        raise ConfigError(key, path, mend)
+    for name in names:
+        if Path(name).name != name:
+            raise ConfigError(key, path, f"its index names {name}, which is not a file in it")
+        try:
+            yield name, opened.enter_context(safe_open(folder / name, framework="pt"))
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(key, path, f"{name} is damaged or missing: {error}") from error
+
+
+def _translated(
+    family: Family,
+    recipe: dict[str, Any],
+    wanted: Mapping[str, Tensor],
+    stored: Mapping[str, tuple[str, Any]],
+    path: str | Path,
+    key: str,
+) -> dict[str, Tensor]:
+    """Our tensors from theirs; all that is wrong with them is said at once."""
+    weights: dict[str, Tensor] = {}
+    used: set[str] = set()
+    wrong: list[str] = []
+    for name, shape in ((name, tensor.shape) for name, tensor in wanted.items()):
+        rule, names = _rule(family, name)
+        found = [n if n in stored else n.removeprefix(family.optional_prefix) for n in names]
+        used.update(found)
+        if missing := [n for n in found if n not in stored]:
+            wrong += [f"{n} is missing" for n in missing]
+            continue
+        try:
+            tensor = rule.join([stored[n][1].get_tensor(n) for n in found], recipe)
+        except RuntimeError:  # sizes that cannot even be put together
+            wrong.append(f"{', '.join(found)} do not make a {list(shape)}")
+            continue
+        if tensor.shape != shape:
+            wrong.append(f"{', '.join(found)} make {list(tensor.shape)} in place of {list(shape)}")
+        weights[name] = tensor
+    tied = {"lm_head.weight", "embed_out.weight"} if recipe["tie_embeddings"] else set()
+    extra = [n for n in stored if n not in used | tied and not n.endswith(HARMLESS)]
+    wrong += [f"{n} is unexpected" for n in sorted(extra)]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise ConfigError(key, path, f"does not fit its config.json: {'; '.join(wrong[:5])}{more}")
+    return weights
+
+
+def _rule(family: Family, ours: str) -> tuple[Rule, list[str]]:
+    for rule in family.rules:
+        if names := rule.names(ours):
+            return rule, names
+    raise AssertionError(f"{family.model_type} has no rule for {ours}")
+
+
+def _fill_tables(model: Decoder) -> None:
+    """What is no weight and follows from the sizes: rotary tables."""
+    tables = {name: buffer for name, buffer in model.named_buffers() if buffer.is_meta}
+    for name, buffer in tables.items():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        setattr(owner, name.rpartition(".")[2], torch.empty_like(buffer, device="cpu"))
+    for owner in {model.get_submodule(name.rpartition(".")[0]) for name in tables}:
+        owner.init_weights(torch.Generator())  # type: ignore[operator]
+
+
+# ----------------------------------------------------------------------------- writing
+
+
+def _family_for(config: Mapping[str, Any]) -> Family:
+    judged = [(fits(family, dict(config)), family) for family in FAMILIES]
+    for mistakes, family in judged:
+        if not mistakes:
+            return family
+    mistakes, family = min(judged, key=lambda one: len(one[0]))
+    mend = f"no architecture of transformers has these parts; {family.model_type} is nearest, but for"
+    raise ConfigError("model", config.get("_target_"), f"{mend} {', '.join(mistakes[:4])}")
+
+
+def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One file, or several of at most `SHARD_BYTES` with an index."""
+    shards: list[dict[str, Tensor]] = [{}]
+    room = SHARD_BYTES
+    for name, tensor in tensors.items():
+        if tensor.nbytes > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = tensor
+        room -= tensor.nbytes
+    if len(shards) == 1:
+        with files.replacing(folder / "model.safetensors") as temporary:
+            save_file(shards[0], temporary, metadata={"format": "pt"})
+        return
+    where: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        with files.replacing(folder / file) as temporary:
+            save_file(shard, temporary, metadata={"format": "pt"})
+        where |= dict.fromkeys(shard, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    files.write_json(
+        folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where}
+    )
