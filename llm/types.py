@@ -66,6 +66,8 @@ class Batch:
     tokens: ids. targets: the next id at each place, ``IGNORE`` where there is no loss; empty rows of
     ``IGNORE`` for generation. positions: places in the sequence, ``arange(T)`` when None. padding:
     True where a token may be attended to, None when all may (left-padded generation).
+    documents: number of the document each token belongs to, where several share a row and must not see each
+    other; None where each row is one. source, source_padding: what an encoder reads, and where it is text.
     A preference batch stacks rows: the first half chosen, the second half rejected, in the same order.
     """
 
@@ -73,6 +75,9 @@ class Batch:
     targets: Int[Tensor, "B T"] | None = None
     positions: Int[Tensor, "B T"] | None = None
     padding: Bool[Tensor, "B S"] | None = None
+    documents: Int[Tensor, "B T"] | None = None
+    source: Int[Tensor, "B C"] | None = None
+    source_padding: Bool[Tensor, "B C"] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`, copied without waiting where the device allows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -45,10 +45,16 @@ class KVCache:
 
     Args:
         capacity: tokens a sequence may reach, padding included.
+
+    Attributes:
+        context: an encoder's output, kept for the decoder's later tokens; None for a model without one.
+        context_padding: where `context` stands for text; None where all of it does.
     """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.context: Float[Tensor, "B C D"] | None = None
+        self.context_padding: Bool[Tensor, "B C"] | None = None
         self._layers: dict[int, LayerCache] = {}
 
     def __getitem__(self, layer: int) -> LayerCache:
@@ -63,3 +69,7 @@ class KVCache:
         """Keeps only these sequences of the batch, in this order."""
         for layer in self._layers.values():
             layer.select(rows)
+        if self.context is not None:
+            self.context = self.context.index_select(0, rows)
+        if self.context_padding is not None:
+            self.context_padding = self.context_padding.index_select(0, rows)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from llm.models.base import Attention, FeedForward, Initialized, Mask, Norm, Position, Sizes
+from llm.models.base import Attention, FeedForward, Mask, Norm, Position, Sizes
 from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
+from llm.models.initialisation import gpt2
+from llm.models.masks import attention_mask
 from llm.types import Batch, ConfigError
 
 Count = Annotated[int, Field(gt=0)]
@@ -188,23 +190,8 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Sets every parameter and buffer, as GPT-2 does (Radford et al. 2019, section 2.3).
-
-        Matrices and embeddings are normal with `init_std`; the two that write into the stream in each block
-        are smaller by ``sqrt(2 * n_layers)``, so that the stream's variance does not grow with depth. The
-        numbers are drawn on the generator's device: the same on every device the model may be on.
-        """
-        scaled = self.init_std / math.sqrt(2 * len(self.blocks))
-        plan = self.parallel_plan()
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                std = scaled if plan.get(name) == "row" else self.init_std
-                drawn = torch.empty(module.weight.shape, device=generator.device)
-                module.weight.copy_(drawn.normal_(0.0, std, generator=generator))
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    module.bias.zero_()
-            elif module is not self and isinstance(module, Initialized):
-                module.init_weights(generator)
+        """Sets every parameter and buffer; see `llm.models.initialisation`."""
+        gpt2(self, generator, std=self.init_std, n_layers=len(self.blocks))
 
     def parallel_plan(self) -> Mapping[str, str]:
         """What may be wrapped or split, by module name.
@@ -219,36 +206,6 @@ class Decoder(nn.Module):
                 for name, style in getattr(block, part).parallel_plan().items():
                     plan[f"blocks.{layer}.{part}.{name}"] = style
         return plan
-
-
-def attention_mask(
-    n_past: int,
-    n_new: int,
-    padding: Bool[Tensor, "B S"] | None,
-    device: torch.device,
-    *,
-    needed: bool = False,
-) -> Any:
-    """Who may look at whom, [B or 1, 1, T, S]: True where query row may look at key column.
-
-    None where attention needs none to be causal, unless one is `needed`.
-
-    Two cached tokens, three new ones:          the same, the first cached one being padding:
-
-        1 1 1 0 0                                   0 1 1 0 0
-        1 1 1 1 0                                   0 1 1 1 0
-        1 1 1 1 1                                   0 1 1 1 1
-
-    A padding token looks at itself, because a softmax over nothing is not a number and would spread.
-    """
-    if padding is None and not needed and (n_past == 0 or n_new == 1):
-        return None
-    columns = torch.arange(n_past + n_new, device=device)
-    rows = columns[n_past:, None]
-    causal = (columns <= rows)[None, None]
-    if padding is None:
-        return causal
-    return causal & padding[:, None, None, :] | (columns == rows)
 
 
 def _positions(n_past: int, n_new: int, batch: Batch) -> Int[Tensor, "#B T"]:

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llm.models.decoder import Decoder, attention_mask
+from llm.models.decoder import Decoder
+from llm.models.masks import attention_mask
 from llm.types import Batch, ConfigError
 from tests.models.composition import SMALL, ids, load_model, small
 from tests.models.reference import gpt2_reference, llama_reference
