@@ -76,6 +76,7 @@ CHOSEN = {
     "model/attention": "task=pretrain model/attention={}",
     "model/feed_forward": "task=pretrain model/feed_forward={}",
     "model/position": "task=pretrain model/position={}",
+    "model/scaling": "task=pretrain +model/scaling@model.position.scaling={}",
     "optimizer": "task=pretrain optimizer={}",
     "parallelism": "task=pretrain parallelism={}",
     "precision": "task=pretrain precision={}",

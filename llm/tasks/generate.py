@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from llm import runtime
-from llm.checkpoints.local import load_model
+from llm.checkpoints.pretrained import Pretrained
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
@@ -22,8 +22,9 @@ Render = Callable[[Conversation], list[int]]
 def generate(
     *,
     run: Run,
-    checkpoint: str,
     generation: Settings,
+    checkpoint: str | None = None,
+    model: Pretrained | None = None,
     prompt: str | None = None,
     system: str | None = None,
 ) -> None:
@@ -33,8 +34,9 @@ def generate(
 
     Args:
         run: Where the answers are recorded.
-        checkpoint: A run's folder, or one of its checkpoints.
         generation: How to write.
+        checkpoint: A run's folder or one of its checkpoints, a Hugging Face directory, or a GGUF file.
+        model: A trained model in place of `checkpoint`, as ``model=pretrained model.hub=org/name``.
         prompt: The text; ``-`` reads standard input; null starts a conversation on a terminal.
         system: Instructions to an aligned model, ahead of the conversation.
     """
@@ -44,7 +46,7 @@ def generate(
         prompt = _standard_input()
         if not prompt:
             raise ConfigError("prompt", "-", "standard input is empty")
-    model, tokenizer, info = load_model(checkpoint)
+    trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load()
     settings = generation if generation.seed is not None else replace(generation, seed=run.seed)
     render: Render = _plain(tokenizer)
     if info.get("chat"):
@@ -56,11 +58,11 @@ def generate(
             "system", system, "this checkpoint was not aligned to follow instructions; leave it out"
         )
     opening = () if system is None else (Message("system", system),)
-    writer = _Writer(run, Generator(model, tokenizer, runtime.device()), settings)
+    writer = _Writer(run, Generator(trained, tokenizer, runtime.device()), settings)
     try:
         if prompt is None:
             run.say("An empty line or Ctrl-D ends the conversation.")
-            _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=model.max_seq_len)
+            _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=trained.max_seq_len)
         else:
             writer.write(render((*opening, Message("user", prompt))), prompt)
     except BrokenPipeError:  # the reader has seen enough: `| head`

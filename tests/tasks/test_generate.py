@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from llm.checkpoints.pretrained import Loaded
 from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
@@ -41,7 +42,8 @@ def checkpoint(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
 
     def put(*, chat: bool, max_seq_len: int = 128) -> Generator:
         model = small(vocab_size=tokenizer.vocab_size, max_seq_len=max_seq_len).eval()
-        monkeypatch.setattr(module, "load_model", lambda path: (model, tokenizer, {"chat": chat}))
+        loaded = Loaded(model, tokenizer, {"chat": chat})
+        monkeypatch.setattr(module.Pretrained, "load", lambda self: loaded)
         return Generator(model, tokenizer)
 
     return put
