@@ -17,6 +17,9 @@ import tokenizers
 from llm.tokenizers.base import END_OF_TEXT, VOCABULARY_FILE, TextTokenizer, damaged, read_json, well_formed
 from llm.tokenizers.exchange import read_pretrained, write_pretrained
 
+NOBODYS = "\U0010fffd"
+"""A character for private use, which no vocabulary has learned."""
+
 CUT = "\n"
 """Ahead of text that goes on from other text, so that nothing is put where a text begins; see `continued`."""
 
@@ -54,13 +57,11 @@ class HuggingFaceTokenizer(TextTokenizer):
         named = {key: config[key] for key in ("bos_token", "eos_token", "pad_token") if config.get(key)}
         ids = {key: backend.token_to_id(name) for key, name in named.items()}
         self._eos, self.bos_id = ids.get("eos_token"), ids.get("bos_token")
-        unknown = config.get("unk_token")
         special = {token.content: index for index, token in self._added.items() if token.special}
         special |= {name: ids[key] for key, name in named.items() if ids[key] is not None}
-        if (
-            unknown and unknown not in named.values()
-        ):  # what stands for a character that is not in the vocabulary is text
-            special.pop(unknown, None)
+        # What the model writes for a character that it does not know is text.
+        unknown = _unknown(backend)
+        special = {name: index for name, index in special.items() if index not in unknown}
         self._special = dict(sorted(special.items(), key=lambda item: item[1]))
         begun: list[int] = backend.encode("", add_special_tokens=True).ids
         adds_bos = config.get("add_bos_token")
@@ -91,7 +92,11 @@ class HuggingFaceTokenizer(TextTokenizer):
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, never a special one, and nothing ahead of them."""
-        return self.encode_batch([text])[0]
+        try:
+            ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        except TypeError:  # the library's answer to a lone surrogate
+            ids = self._backend.encode(well_formed(text), add_special_tokens=False).ids
+        return self._plain(ids, text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """In parallel over the texts (TOKENIZERS_PARALLELISM=false, RAYON_NUM_THREADS=n)."""
@@ -158,6 +163,14 @@ class HuggingFaceTokenizer(TextTokenizer):
         """Writes what ``transformers.AutoTokenizer.from_pretrained`` reads, the chat template with it."""
         config = {key: value for key, value in self.config.items() if value is not None}
         write_pretrained(Path(folder), self.vocabulary(), config, stop_ids=self.answer_end_ids)
+
+
+def _unknown(backend: tokenizers.Tokenizer) -> set[int]:
+    """The ids that stand for what the vocabulary cannot write; none where it can write everything."""
+    try:
+        return set(backend.encode(NOBODYS, add_special_tokens=False).ids)
+    except Exception:  # the library's answer when the vocabulary has no such id
+        return set()
 
 
 def _starts_anew(backend: tokenizers.Tokenizer, added: Mapping[int, Any]) -> bool:

@@ -114,7 +114,7 @@ class JinjaTemplate:
     # ------------------------------------------------------------------ text
 
     def _write(self, conversation: Conversation, add_generation_prompt: bool) -> Written:
-        """Runs the template; without marks around what the assistant says where they change what it writes."""
+        """Runs the template, without marks around what the assistant says where they change the text."""
         contents = [message.content for message in conversation]
         typed = "".join([*contents, self._source])
         free = [character for character in NONCHARACTERS if character not in typed][:4]
