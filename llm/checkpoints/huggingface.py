@@ -6,7 +6,7 @@ Nothing is unpickled: weights in ``.bin`` files are refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,20 @@ from llm.types import ConfigError
 SHARD_BYTES = 5_000_000_000
 
 
-def load_pretrained(path: str | Path, *, max_seq_len: int | None = None, key: str = "path") -> nn.Module:
+def load_pretrained(
+    path: str | Path,
+    *,
+    max_seq_len: int | None = None,
+    key: str = "path",
+    on_tensor: Callable[[], object] = lambda: None,
+) -> nn.Module:
     """The model in a directory that transformers' ``save_pretrained`` or the Hub left, in evaluation mode.
 
     Args:
         path: the directory.
         max_seq_len: longest sequence, in tokens; None for the one it was trained with.
         key: the config key to name in errors.
+        on_tensor: called after each of the model's tensors.
 
     Returns:
         The model on the CPU, in the types of the file; its ``recipe`` is its config in our words.
@@ -52,7 +59,16 @@ def load_pretrained(path: str | Path, *, max_seq_len: int | None = None, key: st
             for opened_file in _open_shards(folder, path, key, opened)
             for name in opened_file.keys()  # noqa: SIM118  (a handle, no mapping)
         }
-        return assemble(family, recipe, theirs, stored, max_seq_len=max_seq_len, path=path, key=key)
+        return assemble(
+            family,
+            recipe,
+            theirs,
+            stored,
+            max_seq_len=max_seq_len,
+            path=path,
+            key=key,
+            on_tensor=on_tensor,
+        )
 
 
 def save_pretrained(

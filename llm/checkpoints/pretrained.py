@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -14,10 +15,14 @@ from torch import nn
 from llm.checkpoints import huggingface, local
 from llm.checkpoints.conversion import fill_tables
 from llm.checkpoints.extension import extended
+from llm.checkpoints.gguf import load_gguf
 from llm.checkpoints.recipe import recipe_of
 from llm.config import build
 from llm.files import sha256_file
 from llm.models.weights import persistent
+from llm.runs.run import Run
+from llm.tokenizers.huggingface import HuggingFaceTokenizer
+from llm.tokenizers.huggingface import read as read_tokenizer
 from llm.types import ConfigError, LanguageModel, Tokenizer
 
 ADAPTED = "llm.models.adapters.base.adapted"
@@ -109,13 +114,16 @@ class Pretrained:
         """Where its files are; see `locate`."""
         return locate(self.path, key=self.key, revision=self.revision)
 
-    def load(self) -> Loaded:
+    def load(self, run: Run | None = None) -> Loaded:
         """The model, as this component describes it.
+
+        Args:
+            run: shows how far a large file is read.
 
         Raises:
             ConfigError: there is no such model, it is damaged, or it is of a kind that is not supported.
         """
-        loaded = load(self.path, key=self.key, revision=self.revision)
+        loaded = load(self.path, key=self.key, revision=self.revision, run=run)
         if self.max_seq_len is not None or self.scaling is not None:
             loaded = self._extended(loaded)
         if self.adapter is not None:
@@ -147,22 +155,25 @@ class Pretrained:
         return hashlib.sha256(" ".join(sha256_file(name) for name in names).encode()).hexdigest()
 
 
-def load(path: str | Path, *, key: str = "checkpoint", revision: str | None = None) -> Loaded:
+def load(
+    path: str | Path, *, key: str = "checkpoint", revision: str | None = None, run: Run | None = None
+) -> Loaded:
     """The model that `path` means, with its tokenizer.
 
     Args:
         path: as of `Pretrained`.
         key: the config key to name in errors.
         revision: of a repository on the Hub.
+        run: shows how far a large file is read.
 
     Raises:
         ConfigError: as `Pretrained.load`.
     """
     place = locate(path, key=key, revision=revision)
     if place.is_file():
-        raise ConfigError(key, path, "is a file that is no model")
-    if is_foreign(place):
-        return _from_huggingface(place, path, key)
+        return _from_gguf(place, key, run)
+    if is_huggingface(place):
+        return _from_huggingface(place, path, key, run)
     return Loaded(*local.load_model(place, key=key))
 
 
@@ -197,28 +208,55 @@ def locate(path: str | Path, *, key: str = "checkpoint", revision: str | None = 
     if str(path).startswith(HUB):
         return _download(str(path).removeprefix(HUB), revision, key)
     given = Path(path).expanduser()
-    if given.is_file() or is_foreign(given):
+    if given.is_file() or is_huggingface(given):
         return given
+    if given.is_dir() and len(found := list(given.glob("*.gguf"))) == 1:
+        return found[0]
     return local.resolve(path, key=key)
 
 
-def is_foreign(place: Path) -> bool:
+def is_huggingface(place: Path) -> bool:
     """Whether a directory is a model in Hugging Face's form."""
     return (place / "config.json").is_file() and not (place / "model.json").is_file()
 
 
-def _from_huggingface(place: Path, path: str | Path, key: str) -> Loaded:
-    from llm.tokenizers.huggingface import read as read_tokenizer
-
-    model: Any = huggingface.load_pretrained(place, key=key)
-    tokenizer = read_tokenizer(place)
+def _from_huggingface(place: Path, path: str | Path, key: str, run: Run | None) -> Loaded:
+    with _shown(run, None, "tensors") as progress:
+        model: Any = huggingface.load_pretrained(place, key=key, on_tensor=progress)
+    try:
+        tokenizer = read_tokenizer(place)
+    except ConfigError as error:
+        raise ConfigError(key, path, f"the model is whole, its tokenizer is not: {error.mend}") from error
     require_tokenizer(model, tokenizer, key=key, value=path)
     return Loaded(model, tokenizer, _facts(place, model.recipe, tokenizer))
 
 
-def _facts(place: Path, recipe: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    chats = getattr(tokenizer, "chat_template", None) is not None
-    return {"path": place, "step": 0, "config": recipe, "chat": chats}
+def _from_gguf(place: Path, key: str, run: Run | None) -> Loaded:
+    with _shown(run, place.stat().st_size, "bytes") as progress:
+        told = 0
+
+        def on_bytes(done: int, _: int) -> None:
+            nonlocal told
+            progress(done - told)
+            told = done
+
+        model, tokenizer, _ = load_gguf(place, key=key, on_bytes=on_bytes)
+    made: Any = model
+    return Loaded(made, tokenizer, _facts(place, made.recipe, tokenizer))
+
+
+@contextmanager
+def _shown(run: Run | None, total: int | None, unit: str) -> Iterator[Callable[..., object]]:
+    """Something to call with how much more is read."""
+    if run is None:
+        yield lambda _=1: None
+        return
+    with run.progress("loading the model", total, unit=unit) as progress:
+        yield progress.advance
+
+
+def _facts(place: Path, recipe: Mapping[str, Any], tokenizer: HuggingFaceTokenizer) -> dict[str, Any]:
+    return {"path": place, "step": 0, "config": recipe, "chat": tokenizer.chat_template is not None}
 
 
 def _download(repository: str, revision: str | None, key: str) -> Path:

@@ -51,7 +51,7 @@ def align(
     Returns:
         The final validation loss of the algorithm.
     """
-    start, tokenizer, info = model.load()
+    start, tokenizer, info = model.load(run)
     require_context(start, data.seq_len)
     policy = cast(nn.Module, start)
     splits = data.load(lambda _: tokenizer, run.directory / "data")

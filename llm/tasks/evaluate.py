@@ -94,10 +94,10 @@ def evaluate(
     others = {name: locate(path, key=f"compare.{name}") for name, path in (compare or {}).items()}
     own_name = next((name for name, path in others.items() if path == where), "model")
 
-    models = {own_name: _examine(run, own.load(), "", exams, sample_tokens)}
+    models = {own_name: _examine(run, own.load(run), "", exams, sample_tokens)}
     for name, path in others.items():
         if name not in models:
-            models[name] = _examine(run, load(path, key=f"compare.{name}"), name, paired, 0)
+            models[name] = _examine(run, load(path, key=f"compare.{name}", run=run), name, paired, 0)
     differences = _differences(paired, {name: models[name] for name in others})
     _record(run, own_name, models, differences)
     first = next(iter(exams))

@@ -26,7 +26,7 @@ def export(
     *,
     run: Run,
     output: str,
-    format: Literal["huggingface"] = "huggingface",  # noqa: A002  (the word of the command line)
+    format: Literal["huggingface"] = "huggingface",
     dtype: Dtype | None = None,
     checkpoint: str | None = None,
     model: Pretrained | None = None,
@@ -51,7 +51,7 @@ def export(
     target = Path(output).expanduser().absolute()
     if target.exists():
         raise ConfigError("output", output, "is there already; give the name of a new directory")
-    loaded, tokenizer, info = Pretrained.chosen(checkpoint, model).load()
+    loaded, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
     recipe = info["config"]
     whole = merged(cast(nn.Module, loaded))
     if whole is not loaded:
@@ -67,7 +67,12 @@ def export(
         hidden.rename(target)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    run.summary.update(n_params=count_parameters(whole), architecture=family.architecture, output=str(target))
+    run.summary.update(
+        n_params=count_parameters(whole),
+        format=format,
+        architecture=family.architecture,
+        output=str(target),
+    )
     run.say(f"{target}: {family.architecture}; transformers.AutoModelForCausalLM.from_pretrained reads it")
 
 

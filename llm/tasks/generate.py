@@ -13,8 +13,8 @@ from llm.checkpoints.pretrained import Pretrained
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
-from llm.tokenizers.chat import ChatML
-from llm.types import ConfigError, Conversation, Message, Tokenizer
+from llm.tokenizers.template import template_for
+from llm.types import ChatTemplate, ConfigError, Conversation, Message, Tokenizer
 
 Render = Callable[[Conversation], list[int]]
 
@@ -46,11 +46,11 @@ def generate(
         prompt = _standard_input()
         if not prompt:
             raise ConfigError("prompt", "-", "standard input is empty")
-    trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load()
+    trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
     settings = generation if generation.seed is not None else replace(generation, seed=run.seed)
     render: Render = _plain(tokenizer)
     if info.get("chat"):
-        template = ChatML(tokenizer)
+        template = template_for(tokenizer)
         render = _templated(template)
         settings = replace(settings, stop_ids=(*settings.stop_ids, *template.stop_ids))
     elif system is not None:
@@ -155,5 +155,5 @@ def _plain(tokenizer: Tokenizer) -> Render:
     return lambda conversation: tokenizer.encode(conversation[-1].content)
 
 
-def _templated(template: ChatML) -> Render:
+def _templated(template: ChatTemplate) -> Render:
     return lambda conversation: template.render(conversation, add_generation_prompt=True)[0]

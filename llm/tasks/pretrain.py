@@ -66,7 +66,7 @@ def pretrain(
         return tokenizer(texts)
 
     if isinstance(model, Pretrained):
-        start, trained_with, info = model.load()
+        start, trained_with, info = model.load(run)
         require_context(start, data.seq_len)
         splits = data.load(lambda _: trained_with, run.directory / "data")
         require_tokenizer(start, splits.tokenizer, key="data", value=type(data).__name__)

@@ -34,7 +34,7 @@ def serve(
     with take(serving.host, serving.port) as opened:
         from llm.serving.local import LocalEngine, name_of
 
-        trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load()
+        trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
         place = Path(info["path"])
         engine = LocalEngine(
             trained,
