@@ -143,8 +143,16 @@ def _package(path: str | Path, key: str) -> ModuleType:
 
 
 def _opened(gguf: ModuleType, file: Path, path: str | Path, key: str) -> Any:
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc,name-defined]
+        """Cuts its hundred thousand strings out of a plain array over the file, in half the time."""
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            plain = value.view(np.ndarray) if isinstance(value, np.memmap) else value
+            super().__setattr__(name, plain)
+
     try:
-        reader = gguf.GGUFReader(file)
+        reader = Reader(file)
     except ERRORS as error:
         what = " ".join(str(error).split())
         if "GGMLQuantizationType" in what:
