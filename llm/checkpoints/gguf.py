@@ -155,9 +155,9 @@ def _opened(gguf: ModuleType, file: Path, path: str | Path, key: str) -> Any:
         reader = Reader(file)
     except ERRORS as error:
         what = " ".join(str(error).split())
-        if "GGMLQuantizationType" in what:
+        if number := re.search(r"(\d+)\)? is not a valid GGMLQuantizationType", what):
             kinds = ", ".join(sorted(one.name for one in gguf.GGMLQuantizationType))
-            mend = f"holds a tensor of an unknown quantisation ({what}); known: {kinds}"
+            mend = f"holds a tensor of an unknown quantisation, number {number[1]}; known: {kinds}"
         else:
             mend = f"is damaged or cut short: {what}"
         raise ConfigError(key, path, mend) from error
