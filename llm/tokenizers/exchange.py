@@ -38,7 +38,8 @@ def write_pretrained(
     if extra := config.get("additional_special_tokens"):
         names["additional_special_tokens"] = extra
     files.write_text(folder / VOCABULARY_FILE, vocabulary)
-    files.write_json(folder / CONFIG_FILE, {"tokenizer_class": "PreTrainedTokenizerFast", **config})
+    complete = {"tokenizer_class": "PreTrainedTokenizerFast", **config}
+    files.write_json(folder / CONFIG_FILE, dict(sorted(complete.items())))
     files.write_json(folder / MAP_FILE, names)
     if stop_ids:
         present = read_json(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
