@@ -20,9 +20,6 @@ from llm.tokenizers.exchange import read_pretrained, write_pretrained
 NOBODYS = "\U0010fffd"
 """A character for private use, which no vocabulary has learned."""
 
-CUT = "\n"
-"""Ahead of text that goes on from other text, so that nothing is put where a text begins; see `continued`."""
-
 
 class HuggingFaceTokenizer(TextTokenizer):
     """A tokenizer that came from elsewhere, kept to this room's rule: text never becomes a special id.
@@ -131,9 +128,11 @@ class HuggingFaceTokenizer(TextTokenizer):
         return written
 
     def continued(self, text: str) -> list[int]:
-        """The ids of text that goes on from other text: nothing is put ahead of it, as a word's space is."""
-        ids = self.encode(CUT + text)
-        head = self._cut
+        """The ids of text that goes on from other text: no space is put ahead, as where a text begins."""
+        head = self._head
+        if not head:
+            return self.encode(text)
+        ids = self.encode(NOBODYS + text)
         return ids[len(head) :] if ids[: len(head)] == head else self.encode(text)
 
     def after_special(self, text: str) -> list[int]:
@@ -141,8 +140,13 @@ class HuggingFaceTokenizer(TextTokenizer):
         return self.encode(text) if self._starts_anew else self.continued(text)
 
     @cached_property
-    def _cut(self) -> list[int]:
-        return self.encode(CUT)
+    def _head(self) -> list[int]:
+        """The ids of what is set ahead of text that goes on; none where a text begins as it goes on."""
+        try:
+            head, whole = self.encode(NOBODYS), self.encode(f"{NOBODYS}a")
+        except Exception:  # the library's answer when the vocabulary cannot write it
+            return []
+        return head if whole[len(head) :] != self.encode("a") else []
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens by their names."""
