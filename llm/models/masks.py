@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -37,3 +38,39 @@ def attention_mask(
     if padding is None:
         return causal
     return causal & padding[:, None, None, :] | (columns == rows)
+
+
+def fixed_places(
+    rows: Int[Tensor, " T"],
+    n_columns: int,
+    padding: Bool[Tensor, "B S"] | None,
+    bias: Callable[[int, int, torch.device], Float[Tensor, "H T S"] | None],
+) -> tuple[Int[Tensor, "#B T"], Any]:
+    """Positions and mask of the next tokens where the cache is always as wide: `llm.models.cache.StaticCache`.
+
+    Every number that differs from token to token is a tensor, so that one compiled step serves all of them.
+
+    Two cached tokens, the next one, room for five:    1 1 1 0 0
+
+    Args:
+        rows: numbers of the new tokens, ``cache.rows(n_new)``.
+        n_columns: the cache's capacity, S.
+        padding: where text stands; True in all places that are not yet written.
+        bias: the position's; it must be a function of distance alone.
+
+    Returns:
+        The places [B or 1, T], counted from each sequence's first token past the padding on its left, and the
+        mask [B or 1, H or 1, T, S].
+    """
+    columns = torch.arange(n_columns, device=rows.device)
+    allowed = (columns <= rows[:, None])[None, None]
+    positions = rows[None]
+    if padding is not None:
+        positions = (rows - (~padding).sum(1, keepdim=True)).clamp(min=0)
+        allowed = allowed & padding[:, None, None, :] | (columns == rows[:, None])
+    last = bias(n_columns - 1, 1, rows.device)
+    if last is None:
+        return positions, allowed
+    # The last row holds what every distance adds; a row further up is the same one, moved.
+    behind = (columns - rows[:, None] + n_columns - 1).clamp(max=n_columns - 1)
+    return positions, last[:, 0][:, behind].masked_fill(~allowed, -torch.inf)

@@ -97,7 +97,8 @@ class MultiHeadAttention(nn.Module):
         if context is None:
             q, k, v = self._self_qkv(x, positions)
             if cache is not None:
-                k, v = cache.append(k, v)
+                k, v = cache.append(k, v, window=self.window)
+                mask = cache.visible(mask)
             mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device)
         else:
             q, k, v = self._cross_qkv(x, context)
