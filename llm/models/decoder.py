@@ -150,9 +150,7 @@ class Decoder(nn.Module):
         else:
             n_past = cache.length if cache is not None else 0
             if batch.padding is None and positions is None and n_past + n_new > self.max_seq_len:
-                mend = (
-                    f"the model reads at most max_seq_len={self.max_seq_len} tokens; shorten the sequences"
-                )
+                mend = f"the model reads at most max_seq_len={self.max_seq_len} tokens; shorten the sequences"
                 raise ConfigError("seq_len", n_past + n_new, mend)
             places, mask = _positions(n_past, n_new, batch), self._mask(n_past, n_new, batch)
         if positions is None:

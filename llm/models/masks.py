@@ -46,7 +46,7 @@ def fixed_places(
     padding: Bool[Tensor, "B S"] | None,
     bias: Callable[[int, int, torch.device], Float[Tensor, "H T S"] | None],
 ) -> tuple[Int[Tensor, "#B T"], Any]:
-    """Positions and mask of the next tokens where the cache is always as wide: `llm.models.cache.StaticCache`.
+    """Positions and mask of the next tokens over all of a `llm.models.cache.StaticCache`.
 
     Every number that differs from token to token is a tensor, so that one compiled step serves all of them.
 
