@@ -190,7 +190,7 @@ class Generator:
     def _step(self) -> Callable[[Batch, KVCache], Tensor]:
         """The step of one token, compiled the first time that it is asked for."""
         if self._compiled is None:
-            self._compiled = torch.compile(partial(scores, self.model), dynamic=False)
+            self._compiled = torch.compile(partial(scores, self.model))
         return cast("Callable[[Batch, KVCache], Tensor]", self._compiled)
 
 

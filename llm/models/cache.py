@@ -168,18 +168,17 @@ class StaticLayerCache(LayerCache):
             self._write(torch.arange(n_new, device=device), new)
             self.end = torch.tensor([n_new], device=device)
             return new
-        rows, size = self.end + torch.arange(n_new, device=device), self._storage[0].shape[-2]
-        if size == self.capacity:
-            self._columns, older = None, None
-        elif n_new == 1:  # the ring, in the order of its places, when the token is written
-            self._columns, older = rows - (rows - torch.arange(size, device=device)) % size, None
-        else:  # the ring in the order of time, and what will overwrite it
+        rows = self.end if n_new == 1 else self.end + torch.arange(n_new, device=device)
+        size, older = self._storage[0].shape[-2], []
+        if size < self.capacity and n_new == 1:  # the ring, in the order of its places, when this is written
+            self._columns = rows - (rows - torch.arange(size, device=device)) % size
+        elif size < self.capacity:  # the ring in the order of time, and what will overwrite it
             past = self.end - size + torch.arange(size, device=device)
             self._columns = torch.cat((past, rows))
             older = [stored.index_select(-2, past % size) for stored in self._storage]
         self._write(rows, new)
         self.end.add_(n_new)
-        if older is None:
+        if not older:
             return tuple(self._storage)
         return tuple(torch.cat((old, t), -2) for old, t in zip(older, new, strict=True))
 
@@ -202,8 +201,9 @@ class StaticLayerCache(LayerCache):
 
     def _write(self, rows: Int[Tensor, " T"], new: tuple[Tensor, ...]) -> None:
         size = self._storage[0].shape[-2]
+        places = rows if size == self.capacity else rows[-size:] % size
         for stored, tensor in zip(self._storage, new, strict=True):
-            stored.index_copy_(-2, rows[-size:] % size, tensor[..., -size:, :])
+            stored.index_copy_(-2, places, tensor[..., -size:, :])
 
 
 class StaticCache(KVCache):
