@@ -92,6 +92,12 @@ class _Writer:
                 sys.stdout.flush()
         sys.stdout.write("\n")
         sys.stdout.flush()
+        if done.finish_reason == "length" and len(done.ids) < settings.max_new_tokens:
+            limit = self.generator.model.max_seq_len
+            self.run.say(
+                f"The answer ends here because the model's context is full: max_seq_len={limit} tokens, "
+                f"{done.n_prompt_tokens} of them the prompt."
+            )
         seconds = time.perf_counter() - began
         self.n_tokens += len(done.ids)
         self.seconds += seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -219,25 +218,3 @@ def test_stop_texts_in_a_batch(model: Decoder):
         assert after.text == before.text[: min(ends, default=len(before.text))]
         assert after.finish_reason == ("stop" if ends else before.finish_reason)
     assert len({len(completion.ids) for completion in stopped}) > 1
-
-
-def test_one_compiled_step_serves_every_token(monkeypatch: pytest.MonkeyPatch):
-    """Batches that shrink, prompts of other lengths and new caches included: sizes change twice at most."""
-    graphs = 0
-
-    def count(graph: torch.fx.GraphModule, inputs: object) -> object:
-        nonlocal graphs
-        graphs += 1
-        return graph.forward
-
-    compiled = partial(torch.compile, backend=count, fullgraph=True)
-    model = small("mistral", vocab_size=257, n_kv_heads=2).eval()
-    for block in model.layers():
-        block.attention.window = 5  # type: ignore[attr-defined]
-    expected = Generator(model, ByteTokenizer()).generate(PROMPTS, SETTINGS)
-    monkeypatch.setattr(torch, "compile", compiled)
-    generator = Generator(model, ByteTokenizer())
-    settings = replace(SETTINGS, cache="static", compile=True)
-    assert [c.ids for c in generator.generate(PROMPTS, settings)] == [c.ids for c in expected]
-    assert [c.ids for c in generator.generate(PROMPTS[:1], settings)] == [expected[0].ids]
-    assert 1 <= graphs <= 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,13 @@ def test_one_turn_too_long_is_said_and_the_conversation_goes_on(checkpoint, run:
     assert "max_seq_len=100" in " ".join(capsys.readouterr().err.split())
     rows = json.loads((run.directory / "tables" / "generations.json").read_text(encoding="utf-8"))["rows"]
     assert [row[0] for row in rows] == ["short"]
+
+
+def test_a_full_context_is_told_of(checkpoint, run: Run, tokenizer: Tokenizer, capsys):
+    generator = checkpoint(chat=False, max_seq_len=16)
+    module.generate(run=run, checkpoint="x", generation=replace(SETTINGS, max_new_tokens=50), prompt="Hello")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "context is full: max_seq_len=16 tokens, 5 of them the prompt" in told
+    module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="Hello")
+    assert "context" not in capsys.readouterr().err
+    assert generator.model.max_seq_len == 16
