@@ -324,7 +324,10 @@ def locate(mistake: ConfigError, config: DictConfig | None) -> ConfigError:
 
 
 def leaves(config: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value of a config with its dotted path; interpolated containers are not entered twice."""
+    """Every plain value of a config, and every list, with its dotted path.
+
+    Interpolated containers are not entered twice.
+    """
     keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
     for key in keys:
         path = f"{prefix}.{key}" if prefix else str(key)
@@ -335,8 +338,11 @@ def leaves(config: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[
         except OmegaConfBaseException:
             continue
         if isinstance(value, (DictConfig, ListConfig)):
-            if not OmegaConf.is_interpolation(config, key):
-                yield from leaves(value, path)
+            if OmegaConf.is_interpolation(config, key):
+                continue
+            if isinstance(value, ListConfig):
+                yield path, OmegaConf.to_container(value)
+            yield from leaves(value, path)
         else:
             yield path, value
 

@@ -16,7 +16,7 @@ from llm.checkpoints import huggingface, local
 from llm.checkpoints.conversion import fill_tables
 from llm.checkpoints.extension import extended
 from llm.checkpoints.gguf import load_gguf
-from llm.checkpoints.recipe import recipe_of
+from llm.checkpoints.recipe import recipe_of, with_adapter
 from llm.config import build
 from llm.files import sha256_file
 from llm.models.weights import persistent
@@ -24,8 +24,6 @@ from llm.runs.run import Run
 from llm.tokenizers.huggingface import HuggingFaceTokenizer
 from llm.tokenizers.huggingface import read as read_tokenizer
 from llm.types import ConfigError, LanguageModel, Tokenizer
-
-ADAPTED = "llm.models.adapters.base.adapted"
 
 HUB = "hub:"
 """Before ``org/name`` in a path: a repository of the Hugging Face Hub."""
@@ -128,8 +126,7 @@ class Pretrained:
             loaded = self._extended(loaded)
         if self.adapter is not None:
             model: Any = self.adapter(loaded.model)
-            recipe = {"_target_": ADAPTED, "_partial_": True, "base": loaded.info["config"]}
-            recipe["adapter"] = recipe_of(self.adapter)
+            recipe = with_adapter(loaded.info["config"], recipe_of(self.adapter))
             loaded = Loaded(model, loaded.tokenizer, {**loaded.info, "config": recipe})
         return loaded
 

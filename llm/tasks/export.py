@@ -12,6 +12,7 @@ from torch import nn
 
 from llm.checkpoints.huggingface import load_pretrained, save_pretrained
 from llm.checkpoints.pretrained import Pretrained
+from llm.checkpoints.recipe import plain
 from llm.files import sync
 from llm.models.accounting import count_parameters
 from llm.models.adapters.merge import merged
@@ -52,10 +53,8 @@ def export(
     if target.exists():
         raise ConfigError("output", output, "is there already; give the name of a new directory")
     loaded, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
-    recipe = info["config"]
+    recipe = plain(info["config"])
     whole = merged(cast(nn.Module, loaded))
-    if whole is not loaded:
-        recipe = recipe["base"]
     if dtype is not None:
         whole = whole.to(getattr(torch, dtype))
     hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")

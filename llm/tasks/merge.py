@@ -11,9 +11,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from llm.checkpoints.local import LocalCheckpoints, load_model
+from llm.checkpoints.local import LocalCheckpoints
 from llm.checkpoints.manifest import weights_sha256
 from llm.checkpoints.merging.base import Merging, require_same_recipe, require_same_tensors
+from llm.checkpoints.pretrained import load
 from llm.checkpoints.recipe import plain
 from llm.files import plain as plain_values
 from llm.files import sha256_file
@@ -51,7 +52,7 @@ def merge(*, run: Run, models: Sequence[str], merging: Merging, base: str | None
 
     Args:
         run: Where the merged model and its record go.
-        models: Runs' folders or checkpoints.
+        models: Runs' folders, checkpoints, directories in Hugging Face's form or ``hub:org/name``.
         merging: The method.
         base: What they were all fine-tuned from, for methods that add up differences to it.
 
@@ -59,11 +60,7 @@ def merge(*, run: Run, models: Sequence[str], merging: Merging, base: str | None
         ConfigError: ``models`` or ``base``: one is no checkpoint, or differs in architecture or tokenizer
             from the first, or they are too few or too many for the method.
     """
-    try:
-        merging.require(len(models), has_base=base is not None)
-    except ConfigError as mistake:
-        key = mistake.key if mistake.key in ("models", "base") else f"merging.{mistake.key}"
-        raise ConfigError(key, mistake.value, mistake.mend) from None
+    merging.require(len(models), has_base=base is not None)
     n_loaded = len(models) + (base is not None)
     with run.progress("reading", n_loaded, "models") as bar:
         parents = []
@@ -92,7 +89,7 @@ def merge(*, run: Run, models: Sequence[str], merging: Merging, base: str | None
 
 
 def _load(path: str, key: str) -> _Parent:
-    loaded, tokenizer, info = load_model(path, key=key)
+    loaded, tokenizer, info = load(path, key=key)
     model = merged(cast(nn.Module, loaded))
     weights = {name: tensor.detach() for name, tensor in persistent(model).items()}
     return _Parent(path, model, weights, plain(info["config"]), tokenizer, info)

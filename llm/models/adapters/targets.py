@@ -43,7 +43,8 @@ def chosen(model: nn.Module, patterns: Sequence[str], *, key: str = "targets") -
     for pattern in patterns:
         hits = {name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")}
         if not hits:
-            raise ConfigError(key, pattern, f"names no linear layer; there are {_kinds(names)}")
+            mend = f"{pattern} names no linear layer; there are {_kinds(names)}"
+            raise ConfigError(key, list(patterns), mend)
         found |= hits
     if not found:
         raise ConfigError(key, list(patterns), f"name at least one linear layer; there are {_kinds(names)}")
