@@ -249,7 +249,7 @@ def test_targets_are_globs_from_any_dot_on() -> None:
 @pytest.mark.parametrize(
     ("name", "key", "value", "words"),
     [
-        ("lora", "targets", ["attention.qkv", "q_proj"], "q_proj names no linear layer; there are blocks.*.attention.qkv, "),
+        ("lora", "targets", ["attention.qkv", "q_proj"], "q_proj names no linear layer; there are blocks.*"),
         ("dora", "targets", [], "name at least one"),
         ("qlora", "targets", ["unembedding"], "blocks.*.feed_forward.gate"),
         ("qlora", "quantised", ["nothing"], "blocks.*.attention.qkv, blocks.*.attention.out"),
