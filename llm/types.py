@@ -94,7 +94,11 @@ class Tokenizer(Protocol):
     """Text to ids and back. `eos_id` ends a document; None when the vocabulary has no such id."""
 
     vocab_size: int
-    eos_id: int | None
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends a document."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, never a special one."""

@@ -383,8 +383,8 @@ def test_a_real_model_agrees_with_transformers_reading(
 ) -> None:
     file, ours, tokenizer, facts = real
     assert facts["n_parameters"] == 134_515_008
-    # transformers takes a minute over the tokenizer, so it reads a copy of the same tensors without one; and it
-    # makes the same table of names for each of four hundred modules.
+    # transformers takes a minute over the tokenizer, so it reads a copy of the same tensors without one; and
+    # it makes the same table of names for each of four hundred modules.
     monkeypatch.setattr(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map))
     reader = _opened(gguf, file, file, "path")
     writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
