@@ -38,6 +38,8 @@ class HuggingFaceTokenizer(TextTokenizer):
         answer_end_ids: more ids that end an answer.
     """
 
+    eos_id: int | None = None
+
     def __init__(
         self,
         backend: tokenizers.Tokenizer,
@@ -53,7 +55,7 @@ class HuggingFaceTokenizer(TextTokenizer):
         self._added = backend.get_added_tokens_decoder()
         named = {key: config[key] for key in ("bos_token", "eos_token", "pad_token") if config.get(key)}
         ids = {key: backend.token_to_id(name) for key, name in named.items()}
-        self._eos, self.bos_id = ids.get("eos_token"), ids.get("bos_token")
+        self.eos_id, self.bos_id = ids.get("eos_token"), ids.get("bos_token")
         special = {token.content: index for index, token in self._added.items() if token.special}
         special |= {name: ids[key] for key, name in named.items() if ids[key] is not None}
         # What the model writes for a character that it does not know is text.
@@ -65,7 +67,7 @@ class HuggingFaceTokenizer(TextTokenizer):
         if adds_bos is None:
             adds_bos = begun[:1] == [self.bos_id]
         self.opening_ids = (self.bos_id,) if adds_bos and self.bos_id is not None else ()
-        ends = [self._eos, *answer_end_ids, self._special.get(END_OF_TEXT)]
+        ends = [self.eos_id, *answer_end_ids, self._special.get(END_OF_TEXT)]
         self.answer_end_ids = tuple(dict.fromkeys(index for index in ends if index is not None))
         self._starts_anew = _starts_anew(backend, self._added)
         # From here on text that spells a special token stays text.
@@ -76,11 +78,6 @@ class HuggingFaceTokenizer(TextTokenizer):
     def special_ids(self) -> Mapping[str, int]:
         """The id of each special token, in the order of the ids."""
         return self._special
-
-    @property
-    def eos_id(self) -> int | None:
-        """The id that ends a document."""
-        return self._eos
 
     @cached_property
     def paddings(self) -> Mapping[str, tuple[bool, bool]]:

@@ -25,13 +25,13 @@ from typing import Any, NoReturn
 from llm.tokenizers.chat import ROLES, TEMPLATE, ChatML
 from llm.tokenizers.exchange import NAMED
 from llm.tokenizers.huggingface import HuggingFaceTokenizer
-from llm.types import ChatTemplate, ConfigError, Conversation, Message, Tokenizer
+from llm.types import ConfigError, Conversation, Message, Tokenizer
 
 NONCHARACTERS = [chr(c) for c in (*range(0xFDD0, 0xFDF0), *range(0x1FFFE, 0x10FFFF, 0x10000))]
 PROBE = (Message("user", "a"), Message("assistant", "b"))
 
 
-def template_for(tokenizer: Tokenizer) -> ChatTemplate:
+def template_for(tokenizer: Tokenizer) -> ChatML | JinjaTemplate:
     """The tokenizer's own chat template where it brought one along, else ChatML.
 
     Raises:
