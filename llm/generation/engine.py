@@ -30,7 +30,7 @@ class Completion:
         log_probs: of each of `ids`, in nats, under the model itself (before temperature and truncation).
         finish_reason: ``stop`` at a stop token or text, ``length`` at `max_new_tokens` or the end of the
             model's context.
-        n_prompt_tokens: length of the prompt.
+        n_prompt_tokens: length of the prompt, with the end that it gets for an encoder.
         top_log_probs: for each of `ids`, the likeliest tokens in its place, likeliest first, as pairs of id
             and log-probability; empty unless the settings ask for them.
         score: by which a beam search preferred it; None without one.
@@ -110,7 +110,7 @@ class Generator:
         counts = torch.tensor([len(c) for c in continuations])
         places = torch.arange(tokens.shape[1] - 1)
         targets = tokens[:, 1:].masked_fill(places < len(places) - counts[:, None], IGNORE)
-        source, source_padding = (None, None) if start is None else right_padded(prompts)
+        source, source_padding = (None, None) if start is None else right_padded([row.prompt for row in rows])
         batch = Batch(
             tokens[:, :-1],
             targets,
@@ -136,6 +136,8 @@ class Generator:
         for prompt, state in zip(prompts, randomness(settings.seed, len(prompts)), strict=True):
             # A document starts where another one ended.
             ids = list(prompt) or ([eos] if eos is not None else [])
+            if starts is not None and eos is not None and ids[-1] != eos:
+                ids.append(eos)  # the end of all that an encoder was taught to read
             if not ids:
                 raise ConfigError("prompt", "", "is empty, and this tokenizer has no token to start from")
             if len(ids) > limit:

@@ -96,7 +96,7 @@ class _Writer:
             limit = self.generator.model.max_seq_len
             self.run.say(
                 f"The answer ends here because the model's context is full: max_seq_len={limit} tokens, "
-                f"{done.n_prompt_tokens} of them the prompt."
+                f"and the prompt has {done.n_prompt_tokens}."
             )
         seconds = time.perf_counter() - began
         self.n_tokens += len(done.ids)

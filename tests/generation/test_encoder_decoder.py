@@ -66,7 +66,7 @@ def _greedy(model: Any, prompt: list[int], n_new: int) -> tuple[list[int], list[
     """Reads everything again for every token."""
     written, log_probs = [model.start_id], []
     for _ in range(n_new):
-        batch = Batch(torch.tensor([written]), source=torch.tensor([prompt]))
+        batch = Batch(torch.tensor([written]), source=torch.tensor([[*prompt, 256]]))
         best = model.head(model.hidden(batch))[0, -1].log_softmax(-1).max(-1)
         written.append(int(best.indices))
         log_probs.append(float(best.values))
@@ -82,7 +82,7 @@ def test_batches_of_mixed_lengths(model: Translator, cache: Any):
         ids, log_probs = _greedy(model, prompt, 10)
         assert list(completion.ids) == ids
         assert completion.log_probs == pytest.approx(log_probs, abs=1e-4)
-        assert completion.n_prompt_tokens == len(prompt)
+        assert completion.n_prompt_tokens == len(prompt) + 1
     assert len({completion.ids for completion in together}) > 1, "the source matters"
 
 
@@ -132,7 +132,9 @@ def test_a_stream(model: Translator):
 
 def test_the_context_is_the_encoders_and_the_decoders_each():
     generator = Generator(Translator(max_seq_len=8).eval(), ByteTokenizer())
-    (completion,) = generator.generate([[1] * 8], replace(GREEDY, max_new_tokens=100))
+    (completion,) = generator.generate([[1] * 7], replace(GREEDY, max_new_tokens=100))
     assert len(completion.ids) == 8
+    ended = generator.generate([[1] * 7 + [256]], replace(GREEDY, max_new_tokens=100))
+    assert ended == [completion], "a source ends once"
     with pytest.raises(ConfigError, match=r"prompt=\(9 tokens\): the model reads at most max_seq_len=8"):
-        generator.generate([[1] * 9], GREEDY)
+        generator.generate([[1] * 8], GREEDY)

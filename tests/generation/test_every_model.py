@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
@@ -15,7 +17,7 @@ from llm.models.cache import KVCache, StaticCache
 from llm.models.decoder import Decoder
 from llm.types import Batch
 from tests.generation.fakes import ByteTokenizer
-from tests.models.composition import ids, load_part, names, presets, small
+from tests.models.composition import CONF, ids, load_model, load_part, names, presets, small
 
 WINDOW = 5
 N_NEW = 9
@@ -56,6 +58,13 @@ MODELS: dict[str, Callable[[], Decoder]] = {
 }
 
 
+ENCODER_DECODERS = [
+    n
+    for n in names("")
+    if str(OmegaConf.load(CONF / f"{n}.yaml").get("_target_")).endswith(".EncoderDecoder")
+]
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def model(request: pytest.FixtureRequest) -> Decoder:
     return MODELS[request.param]()
@@ -80,6 +89,30 @@ def test_a_cache_of_either_kind_changes_nothing(cache: str, model: Decoder):
         check_is_what_the_model_would_write(model, prompt, completion)
     (alone,) = generator.generate(PROMPTS[2:3], settings)
     check_is_what_the_model_would_write(model, PROMPTS[2], alone)
+
+
+@pytest.mark.parametrize("cache", ["growing", "static"])
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_a_cache_changes_nothing_behind_an_encoder(cache: str, name: str):
+    model: Any = load_model(
+        name,
+        **{"vocab_size": 257, "max_seq_len": 32, "d_model": 48, "n_layers": 2, "n_heads": 6},
+        **{"head_dim": None, "d_ff": 64, "dropout": 0.0},
+    )()
+    model.init_weights(torch.Generator().manual_seed(0))
+    generator = Generator(model.eval(), ByteTokenizer())
+    settings = Settings(temperature=0, max_new_tokens=N_NEW, cache=cache)
+    for n_beams in (1, 3):
+        for prompt, completion in zip(
+            PROMPTS, generator.generate(PROMPTS, replace(settings, n_beams=n_beams)), strict=True
+        ):
+            tokens = torch.tensor([[model.start_id, *completion.ids]])
+            with torch.no_grad():
+                logits = model(Batch(tokens[:, :-1], source=torch.tensor([[*prompt, ByteTokenizer.eos_id]])))
+            found = logits[0].log_softmax(-1).gather(-1, tokens[0, 1:, None])[:, 0]
+            assert completion.log_probs == pytest.approx(found.tolist(), abs=1e-4)
+            if n_beams == 1:
+                assert list(completion.ids) == logits[0].argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("cache", [KVCache, StaticCache])

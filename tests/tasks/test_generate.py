@@ -184,7 +184,7 @@ def test_a_full_context_is_told_of(checkpoint, run: Run, tokenizer: Tokenizer, c
     generator = checkpoint(chat=False, max_seq_len=16)
     module.generate(run=run, checkpoint="x", generation=replace(SETTINGS, max_new_tokens=50), prompt="Hello")
     told = " ".join(capsys.readouterr().err.split())
-    assert "context is full: max_seq_len=16 tokens, 5 of them the prompt" in told
+    assert "context is full: max_seq_len=16 tokens, and the prompt has 5" in told
     module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="Hello")
     assert "context" not in capsys.readouterr().err
     assert generator.model.max_seq_len == 16
