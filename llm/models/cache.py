@@ -62,6 +62,10 @@ class LayerCache:
         """The columns of a mask [..., S] over all tokens that stand for what `append` just returned."""
         return mask if mask is None else mask[..., max(mask.shape[-1] - self._returned, 0) :]
 
+    def stored(self) -> tuple[Tensor, ...]:
+        """The tensors of all tokens so far, as `append` returned them last."""
+        return tuple(self._last(self._end))
+
     def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keeps only these sequences of the batch, in this order; one may be taken several times."""
         self._storage = [stored.index_select(0, rows) for stored in self._storage]
@@ -99,6 +103,7 @@ class KVCache:
         self.context: Float[Tensor, "B C D"] | None = None
         self.context_padding: Bool[Tensor, "B C"] | None = None
         self._layers: dict[int, LayerCache] = {}
+        self._crossing: dict[int, LayerCache] = {}
 
     def __getitem__(self, layer: int) -> LayerCache:
         if layer not in self._layers:
@@ -107,6 +112,11 @@ class KVCache:
 
     def _new_layer(self) -> LayerCache:
         return LayerCache(self.capacity)
+
+    def crossing(self, layer: int) -> LayerCache:
+        """What layer `layer`'s cross-attention made of `context`, which stays the same."""
+        assert self.context is not None, "there is a context first"
+        return self._crossing.setdefault(layer, LayerCache(self.context.shape[1]))
 
     @property
     def length(self) -> int:
@@ -128,7 +138,7 @@ class KVCache:
 
     def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keeps only these sequences of the batch, in this order; one may be taken several times."""
-        for layer in self._layers.values():
+        for layer in (*self._layers.values(), *self._crossing.values()):
             layer.select(rows)
         if self.context is not None:
             self.context = self.context.index_select(0, rows)

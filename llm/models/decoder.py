@@ -141,8 +141,11 @@ class Decoder(nn.Module):
             cache: what earlier calls left; it is extended.
 
         Raises:
-            ConfigError: more tokens than `max_seq_len`.
+            ConfigError: more tokens than `max_seq_len`, or a source for an encoder.
         """
+        if batch.source is not None:
+            mend = "has a source for an encoder to read, this model has none; take model=t5, or data=text"
+            raise ConfigError("data", "pairs", mend)
         n_new, positions = batch.tokens.shape[1], batch.positions
         rows = None if cache is None else cache.rows(n_new)
         if rows is not None and cache is not None:  # a static cache: its numbers are never asked for

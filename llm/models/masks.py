@@ -74,3 +74,8 @@ def fixed_places(
     # The last row holds what every distance adds; a row further up is the same one, moved.
     behind = (columns - rows[:, None] + n_columns - 1).clamp(max=n_columns - 1)
     return positions, last[:, 0][:, behind].masked_fill(~allowed, -torch.inf)
+
+
+def reading_mask(padding: Bool[Tensor, "B C"], n_queries: int) -> Bool[Tensor, "B 1 T C"]:
+    """Every query may look at all that is text, ahead and behind: an encoder, or a decoder at its output."""
+    return padding[:, None, None, :].expand(-1, 1, n_queries, -1)

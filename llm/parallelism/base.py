@@ -155,7 +155,7 @@ class Engine:
             ``tokens`` (read in this step) and the algorithm's own metrics (mean over units).
         """
         counts = [self.units(batch) for batch in micro_batches]
-        total, tokens = self.sum([sum(counts), sum(batch.tokens.numel() for batch in micro_batches)])
+        total, tokens = self.sum([sum(counts), sum(batch.n_tokens for batch in micro_batches)])
         if not self.model.training:
             self.model.train()
         sums: Tensor | None = None
