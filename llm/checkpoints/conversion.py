@@ -15,8 +15,13 @@ from llm.config import build
 from llm.models.weights import persistent
 from llm.types import ConfigError
 
-HARMLESS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
-"""Endings of tensors that old files hold beside the weights: tables that follow from the config."""
+HARMLESS = (
+    *("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias"),
+    *("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
+    "EncDecAttention.relative_attention_bias.weight",
+)
+"""Endings of tensors that old files hold beside the weights: tables that follow from the config, second copies
+of T5's embeddings, and positions where it never had any."""
 
 
 def assemble(
@@ -46,6 +51,7 @@ def assemble(
         ConfigError: tensors are missing, unexpected or of another shape; all of them are named at once, each
             with the key of ``config.json`` that its size comes from.
     """
+    recipe = _with_head(family, recipe, stored)
     longest = max_seq_len or theirs.get(family.positions) or family.longest
     with torch.device("meta"):
         model: nn.Module = build(
@@ -83,6 +89,16 @@ def assemble(
     fill_tables(model)
     model.recipe = recipe  # type: ignore[assignment]
     return model.eval()
+
+
+def _with_head(
+    family: Family, recipe: dict[str, Any], stored: Mapping[str, Callable[[], Tensor]]
+) -> dict[str, Any]:
+    """`recipe` with a head of its own when the file has one that is not the embeddings again."""
+    (embedding,), (head,) = (family.rule(f"{name}.weight")[1] for name in ("embedding", "unembedding"))
+    if not family.head_decides or head not in stored or embedding not in stored:
+        return recipe
+    return {**recipe, "tie_embeddings": torch.equal(stored[head](), stored[embedding]())}
 
 
 def fill_tables(model: nn.Module) -> None:

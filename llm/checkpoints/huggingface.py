@@ -77,7 +77,7 @@ def save_pretrained(
     """Writes `model` as transformers reads it: ``config.json``, safetensors, the tokenizer's files.
 
     Args:
-        model: one of `llm.models.decoder.Decoder`.
+        model: one of `llm.models.decoder.Decoder`, or of `llm.models.encoder_decoder.EncoderDecoder`.
         tokenizer: whose files go along, by its ``save_pretrained(path)``; None for none.
         path: the directory, which is made.
         recipe: the model's config; None for ``model.recipe``.
@@ -122,9 +122,9 @@ def _read_json(file: Path, path: str | Path, key: str) -> dict[str, Any]:
 
 def _family(theirs: Mapping[str, Any], path: str | Path, key: str) -> Family:
     kind = str(theirs.get("model_type"))
-    family = family_of(kind)
+    family = family_of(kind, theirs)
     if family is None:
-        known = [family.model_type for family in families()]
+        known = list(dict.fromkeys(family.model_type for family in families()))
         mend = f"is of the architecture {kind}, which is not supported{nearest(kind, known)}"
         raise ConfigError(key, path, f"{mend}; supported: {', '.join(known)}")
     return family

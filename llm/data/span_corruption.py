@@ -226,8 +226,7 @@ class SpanCorruptionData:
         try:
             train, validation, inner = self.corpus.load(make_tokenizer, cache)
         except ConfigError as error:
-            own = error.key in ("path", "url", "sha256", "validation_fraction", "seq_len")
-            raise ConfigError(f"corpus.{error.key}" if own else error.key, error.value, error.mend) from error
+            raise _of_corpus(error) from error
         tokenizer = with_sentinels(inner, self.n_sentinels)
         sentinels, end_id = sentinels_of(tokenizer), tokenizer.eos_id
         lengths = lengths_of(
@@ -258,4 +257,13 @@ class SpanCorruptionData:
 
     def fingerprint(self) -> str:
         """The corpus's."""
-        return self.corpus.fingerprint()
+        try:
+            return self.corpus.fingerprint()
+        except ConfigError as error:
+            raise _of_corpus(error) from error
+
+
+def _of_corpus(error: ConfigError) -> ConfigError:
+    """The corpus names its own parameter; tell which component it is of."""
+    own = error.key in ("path", "url", "sha256", "validation_fraction", "seq_len")
+    return ConfigError(f"corpus.{error.key}" if own else error.key, error.value, error.mend)

@@ -159,7 +159,8 @@ def test_there_and_back_is_bitwise(pair: tuple[nn.Module, Path], tmp_path: Path)
 
 
 def test_every_family_is_compared() -> None:
-    assert {kind for kind, _ in CONFIGS.values()} == {family.model_type for family in families()}
+    elsewhere = {"t5"}  # an encoder-decoder: tests/checkpoints/test_t5.py
+    assert {kind for kind, _ in CONFIGS.values()} | elsewhere == {f.model_type for f in families()}
 
 
 # ----------------------------------------------------------------------------- what is wrong with a directory

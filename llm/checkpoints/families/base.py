@@ -45,12 +45,14 @@ class Family:
         architecture: their class.
         base: our config with everything that is not a field.
         fields: where a value stands in ours, and its key in theirs.
-        constants: keys of theirs that must have these values.
+        constants: keys of theirs that must have these values; of families with one `model_type` they tell
+            which it is.
         rules: for the tensors.
         fallback: values of theirs where ``config.json`` says nothing.
         optional_prefix: of their names, which some files leave out.
         positions: their key of the longest sequence.
         longest: the longest sequence where their config has no such key.
+        head_decides: whether embeddings are tied is read off the file: a head of its own is in it, or none.
     """
 
     model_type: str
@@ -63,6 +65,7 @@ class Family:
     optional_prefix: str = ""
     positions: str = "max_position_embeddings"
     longest: int = 512
+    head_decides: bool = False
 
     def all_fields(self) -> Iterator[tuple[str, Field]]:
         """Our paths, each with its field."""
@@ -130,7 +133,8 @@ def write_config(family: Family, ours: Config, *, vocab_size: int, max_seq_len: 
 def fits(family: Family, ours: Config) -> list[str]:
     """Paths of our config that keep it from being one of `family`; empty when it is one."""
     config, base = dict(_flat(with_defaults(ours))), dict(_flat(with_defaults(family.base)))
-    loose = (*family.fields, "dropout", "max_seq_len", "vocab_size")
+    # What a model starts from and how long it may read is no matter of its architecture.
+    loose = (*family.fields, "dropout", "max_seq_len", "vocab_size", "init_std", "initialisation")
 
     def is_loose(path: str) -> bool:
         return any(path == one or path.startswith(f"{one}.") for one in loose)
