@@ -77,6 +77,7 @@ CHOSEN = {
     "model/adapter": "task=align model/adapter={}",
     "model/attention": "task=pretrain model/attention={}",
     "model/feed_forward": "task=pretrain model/feed_forward={}",
+    "model/initialisation": "task=pretrain model=t5 model/initialisation={}",
     "model/position": "task=pretrain model/position={}",
     "model/scaling": "task=pretrain +model/scaling@model.position.scaling={}",
     "optimizer": "task=pretrain optimizer={}",

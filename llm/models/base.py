@@ -108,9 +108,9 @@ class Attention(Protocol):
             x: normalised residual stream.
             positions: place of each token in its sequence; feed it to `rotate`.
             mask: True where a query (row) may look at a key (column); S counts cached and new tokens.
-            cache: this layer's `LayerCache`, or None.
+            cache: this layer's `LayerCache`, or its `ContextCache` when there is a `context`; or None.
             context: an encoder's output to attend to instead of `x` itself (cross-attention); `mask` is then
-                over its places, and a `cache` keeps what was made of it in the first call.
+                over its places.
         """
         ...
 

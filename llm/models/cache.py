@@ -5,6 +5,8 @@ Two kinds with the same methods: `KVCache` grows with what is read, `StaticCache
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -62,10 +64,6 @@ class LayerCache:
         """The columns of a mask [..., S] over all tokens that stand for what `append` just returned."""
         return mask if mask is None else mask[..., max(mask.shape[-1] - self._returned, 0) :]
 
-    def stored(self) -> tuple[Tensor, ...]:
-        """The tensors of all tokens so far, as `append` returned them last."""
-        return tuple(self._last(self._end))
-
     def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keeps only these sequences of the batch, in this order; one may be taken several times."""
         self._storage = [stored.index_select(0, rows) for stored in self._storage]
@@ -87,6 +85,23 @@ class LayerCache:
             stored[..., : self._end, :] = old
 
 
+class ContextCache:
+    """One layer's memory of an encoder's output: whatever its cross-attention makes of it, made once."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Tensor, ...] = ()
+
+    def once(self, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `make` gave in the first call."""
+        if not self._made:
+            self._made = tuple(tensor.detach() for tensor in make())
+        return self._made
+
+    def select(self, rows: Int[Tensor, " N"]) -> None:
+        """Keeps only these sequences of the batch, in this order."""
+        self._made = tuple(tensor.index_select(0, rows) for tensor in self._made)
+
+
 class KVCache:
     """A model's memory of a batch of sequences; ``cache[i]`` is layer i's `LayerCache`.
 
@@ -103,7 +118,7 @@ class KVCache:
         self.context: Float[Tensor, "B C D"] | None = None
         self.context_padding: Bool[Tensor, "B C"] | None = None
         self._layers: dict[int, LayerCache] = {}
-        self._crossing: dict[int, LayerCache] = {}
+        self._crossing: dict[int, ContextCache] = {}
 
     def __getitem__(self, layer: int) -> LayerCache:
         if layer not in self._layers:
@@ -113,10 +128,9 @@ class KVCache:
     def _new_layer(self) -> LayerCache:
         return LayerCache(self.capacity)
 
-    def crossing(self, layer: int) -> LayerCache:
-        """What layer `layer`'s cross-attention made of `context`, which stays the same."""
-        assert self.context is not None, "there is a context first"
-        return self._crossing.setdefault(layer, LayerCache(self.context.shape[1]))
+    def crossing(self, layer: int) -> ContextCache:
+        """What layer `layer`'s cross-attention makes of `context`, which stays the same."""
+        return self._crossing.setdefault(layer, ContextCache())
 
     @property
     def length(self) -> int:

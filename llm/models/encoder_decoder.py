@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Literal, cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,6 @@ from llm.models.base import Attention, FeedForward, Mask, Norm, Position, Sizes
 from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
 from llm.models.decoder import Decoder
-from llm.models.fan_in import fan_in
 from llm.models.initialisation import gpt2
 from llm.models.masks import attention_mask, reading_mask
 from llm.types import Batch, ConfigError
@@ -56,8 +55,8 @@ class EncoderDecoder(nn.Module):
         dropout: on embeddings, attention weights and all parts' results, while training.
         bias: whether linear layers and norms carry biases; the head never does.
         tie_embeddings: whether the head scores with the token embeddings themselves.
-        initialisation: ``gpt2``, or ``t5``: by the width of what a matrix reads; see `llm.models.fan_in`.
-        init_std: standard deviation of the first weights under ``gpt2``.
+        init_std: standard deviation of the first weights, where the initialisation asks for one.
+        initialisation: sets the first weights: ``(model, generator, std=, n_layers=)``.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -88,15 +87,15 @@ class EncoderDecoder(nn.Module):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         bias: bool = False,
         tie_embeddings: bool = True,
-        initialisation: Literal["gpt2", "t5"] = "gpt2",
         init_std: Annotated[float, Field(gt=0)] = 0.02,
+        initialisation: Callable[..., None] = gpt2,
     ) -> None:
         super().__init__()
         self.check_arguments(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
         if start_id >= vocab_size:
             raise ConfigError("start_id", start_id, f"is no token: there are {vocab_size}")
         self.vocab_size, self.max_seq_len, self.start_id = vocab_size, max_seq_len, start_id
-        self.dropout, self.initialisation, self.init_std = dropout, initialisation, init_std
+        self.dropout, self.init_std, self.initialisation = dropout, init_std, initialisation
         self.embedding_scale = math.sqrt(d_model) if scale_embeddings else 1.0
         self.head_scale = 1 / math.sqrt(d_model) if scale_head else 1.0
 
@@ -251,10 +250,7 @@ class EncoderDecoder(nn.Module):
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Sets every parameter and buffer; see `llm.models.initialisation`."""
-        if self.initialisation == "t5":
-            fan_in(self, generator)
-        else:
-            gpt2(self, generator, std=self.init_std, n_layers=len(self.blocks))
+        self.initialisation(self, generator, std=self.init_std, n_layers=len(self.blocks))
 
     def parallel_plan(self) -> Mapping[str, str]:
         """What may be wrapped or split, by module name; see `Decoder.parallel_plan`."""

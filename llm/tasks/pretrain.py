@@ -12,12 +12,16 @@ from llm.checkpoints.pretrained import Pretrained, require_context, require_toke
 from llm.checkpoints.recipe import recipe_of
 from llm.models.accounting import count_parameters, flops_per_token
 from llm.models.decoder import Decoder
+from llm.models.encoder_decoder import EncoderDecoder
 from llm.runs.run import Run
 from llm.training.losses import NextToken
 from llm.training.trainer import Trainer
-from llm.types import Callback, ConfigError, Tokenizer, TrainingData
+from llm.types import Callback, ConfigError, Dataset, Tokenizer, TrainingData
 
 VERSION = 1
+
+N_MEASURED = 16
+"""Sequences whose lengths tell those of all."""
 
 
 def pretrain(
@@ -89,9 +93,26 @@ def pretrain(
         precision=precision,
         checkpoint=checkpointing,
         model_config=recipe,
-        flops_per_token=3 * flops_per_token(cast(Decoder, fresh), data.seq_len),
+        flops_per_token=3 * _flops_per_token(fresh, splits.train, data.seq_len),
         callbacks=list((callbacks or {}).values()),
         resume_from=run.directory if resume else None,
     )
     run.summary.update(n_params=n_params, **({"published": dict(published)} if published else {}))
     return result.val_loss
+
+
+def _flops_per_token(model: nn.Module, train: Dataset, seq_len: int) -> float:
+    """Of a forward pass; with an encoder the mean over source and target, at the lengths of a few sequences.
+
+    Raises:
+        ConfigError: the sequences do not begin with what the model's decoder starts from.
+    """
+    if not isinstance(model, EncoderDecoder):
+        return flops_per_token(cast(Decoder, model), seq_len)
+    few = train.batch(range(min(len(train), N_MEASURED)))
+    if few.source is None:
+        return flops_per_token(model, seq_len)  # the model refuses such data when it is given them
+    if (first := int(few.tokens[0, 0])) != model.start_id:
+        mend = f"the model's decoder starts from {model.start_id}: let both be the same"
+        raise ConfigError("data.start_id", first, mend)
+    return model.forward_flops(few.source.shape[1], few.tokens.shape[1]) * len(few.tokens) / few.n_tokens

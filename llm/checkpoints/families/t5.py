@@ -21,7 +21,7 @@ def encoder_decoder(feed_forward: Config, *, scale_head: bool) -> Config:
         bias=False,
         tie_embeddings=True,
         scale_head=scale_head,
-        initialisation="t5",
+        initialisation=part("t5_initialisation.t5"),
     )
 
 

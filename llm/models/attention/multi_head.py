@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llm.models.base import Mask, Norm, Rotate, Sizes
-from llm.models.cache import LayerCache
+from llm.models.cache import ContextCache, LayerCache
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -91,17 +91,18 @@ class MultiHeadAttention(nn.Module):
         *,
         positions: Int[Tensor, "#B T"],
         mask: Mask | None,
-        cache: LayerCache | None = None,
+        cache: LayerCache | ContextCache | None = None,
         context: Float[Tensor, "B C D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """See `llm.models.base.Attention`. With a `context`, keys and values come from it, unrotated."""
         if context is None:
             q, k, v = self._self_qkv(x, positions)
-            if cache is not None:
+            if isinstance(cache, LayerCache):
                 k, v = cache.append(k, v, window=self.window)
                 mask = cache.visible(mask)
             mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device, causal=self.causal)
         else:
+            assert not isinstance(cache, LayerCache)
             q, k, v = self._cross_qkv(x, context, cache)
         # A single new token sees all that is cached; the flag would hide all but the first.
         is_causal = mask is None and context is None and self.causal and q.shape[-2] > 1
@@ -146,7 +147,7 @@ class MultiHeadAttention(nn.Module):
         return torch.cat((_together(self.q_norm, q), _together(self.k_norm, k), v), 3)
 
     def _cross_qkv(
-        self, x: Float[Tensor, "B T D"], context: Float[Tensor, "B C D"], cache: LayerCache | None
+        self, x: Float[Tensor, "B T D"], context: Float[Tensor, "B C D"], cache: ContextCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of `x`, keys and values of `context`: of the cache, once they are in it."""
         n = self.queries_per_kv
@@ -155,14 +156,12 @@ class MultiHeadAttention(nn.Module):
             mixed: Tensor = self.qkv(source).view(*source.shape[:2], -1, n + 2, self.head_dim)
             return mixed if self.q_norm is None else self._normalised(mixed)
 
+        def looked_up() -> tuple[Tensor, ...]:
+            made = heads(context)
+            return made[..., n, :].transpose(1, 2), made[..., n + 1, :].transpose(1, 2)
+
         q = heads(x)[..., :n, :].flatten(2, 3).transpose(1, 2)
-        if cache is not None and cache.length:
-            k, v = cache.stored()
-            return q, k, v
-        kv = heads(context)
-        k, v = kv[..., n, :].transpose(1, 2), kv[..., n + 1, :].transpose(1, 2)
-        if cache is not None:
-            k, v = cache.append(k, v)
+        k, v = looked_up() if cache is None else cache.once(looked_up)
         return q, k, v
 
     def _written_out(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, is_causal: bool) -> Tensor:

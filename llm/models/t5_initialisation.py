@@ -13,7 +13,7 @@ from llm.models.base import Initialized
 
 
 @torch.no_grad()
-def fan_in(model: nn.Module, generator: torch.Generator) -> None:
+def t5(model: nn.Module, generator: torch.Generator, *, std: float, n_layers: int) -> None:  # noqa: ARG001
     """Sets every parameter and buffer, as Mesh TensorFlow does for T5 (Raffel et al. 2020, section 3.1).
 
     A matrix is normal with a standard deviation of one over the root of its inputs; token embeddings have
