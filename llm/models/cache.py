@@ -152,8 +152,10 @@ class KVCache:
 
     def select(self, rows: Int[Tensor, " N"]) -> None:
         """Keeps only these sequences of the batch, in this order; one may be taken several times."""
-        for layer in (*self._layers.values(), *self._crossing.values()):
+        for layer in self._layers.values():
             layer.select(rows)
+        for crossing in self._crossing.values():
+            crossing.select(rows)
         if self.context is not None:
             self.context = self.context.index_select(0, rows)
         if self.context_padding is not None:
