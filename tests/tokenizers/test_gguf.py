@@ -37,7 +37,7 @@ def byte_level(rule: str | None = "default", **more: Any) -> dict[str, Any]:
     return metadata | {f"tokenizer.{key}": value for key, value in more.items()}
 
 
-WORDS = ["▁", *"helowrd", "▁h", "el", "lo", "▁hel", "▁hello", "ll", "▁▁", "▁w", "or", "ld", "▁world"]
+WORDS = ["▁", *"helowrd", "▁h", "el", "lo", "▁he", "▁hell", "▁hello", "ll", "▁▁", "▁w", "or", "ld", "▁world"]
 
 
 def sentence_piece(architecture: str = "llama", **more: Any) -> dict[str, Any]:
