@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from llm.checkpoints.extension import extended
+from llm.checkpoints.pretrained import Pretrained
 from llm.checkpoints.recipe import plain, recipe_of, with_adapter
 from llm.config import build
+from llm.models.adapters.lora import lora
+from llm.models.adapters.merge import merged
+from llm.models.adapters.qlora import qlora
 from llm.models.rope_scaling import llama3, yarn
+from llm.models.weights import persistent
 from llm.types import Batch, ConfigError
+from tests.checkpoints.saved import save
 from tests.models.composition import SMALL, ids, load_model, load_part
 
 LORA = {"_target_": "llm.models.adapters.lora.lora", "_partial_": True, "rank": 2}
@@ -115,3 +123,25 @@ def test_a_new_adapter_takes_the_place_of_an_old_one() -> None:
     assert twice["base"] == recipe()
     assert twice["adapter"]["rank"] == 9
     assert plain(twice) == plain(recipe()) == recipe()
+
+
+@pytest.mark.parametrize("adapter", [None, partial(lora, rank=2), partial(qlora, rank=2)])
+def test_the_weights_stay_and_the_angles_change(tmp_path: Path, adapter: Any) -> None:
+    place, longer = save(tmp_path / "run", init_std=0.3), load_part("scaling", "yarn")
+    start = Pretrained(path=str(place), max_seq_len=40, scaling=longer, adapter=adapter)
+    model, _, info = start.load()
+    assert model.max_seq_len == 40
+    assert scaled(plain(info["config"]))["factor"] == 2.5
+    again = build({**info["config"], "vocab_size": 259, "max_seq_len": 40, "_partial_": False})
+    again.load_state_dict(persistent(model), strict=False)
+    tokens = Batch(ids(2, 40))
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens), again.eval()(tokens))
+        base, _, _ = Pretrained(path=str(place)).load()
+        assert not torch.allclose(model(Batch(ids(2, 16))), base(Batch(ids(2, 16))), rtol=0, atol=1e-3)
+        whole = merged(model)
+    for name, tensor in persistent(base).items():
+        exact = adapter is None or adapter.func is lora or "norm" in name or "embedding" in name
+        torch.testing.assert_close(persistent(whole)[name], tensor, rtol=0, atol=1e-6 if exact else 0.5)
+    with pytest.raises(ConfigError, match="max_seq_len"):
+        base(tokens)

@@ -5,53 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from llm.checkpoints.local import LocalCheckpoints, load, load_model
+from llm.checkpoints.local import load, load_model
 from llm.checkpoints.manifest import weights_sha256
-from llm.checkpoints.recipe import recipe_of
-from llm.models.weights import persistent
 from llm.runs.directory import read
-from llm.tokenizers import byte, character
-from llm.types import Tokenizer
+from llm.tokenizers import character
+from tests.checkpoints.saved import save
 from tests.conftest import Main
-from tests.models.composition import load_model as load_recipe
 
 TEXT = "To be, or not to be, that is the question.\n" * 40
-
-
-def save(directory: Path, seed: int = 1, tokenizer: Tokenizer | None = None, **changes: Any) -> Path:
-    """The folder of a run that left a model; its weights are as they were first."""
-    tokenizer = tokenizer or byte.train([])
-    sizes = {
-        "d_model": 16,
-        "n_layers": 1,
-        "n_heads": 4,
-        "max_seq_len": 16,
-        "vocab_size": tokenizer.vocab_size,
-    }
-    recipe = load_recipe("decoder", **{**sizes, "n_kv_heads": None, **changes})
-    model = recipe()
-    model.init_weights(torch.Generator().manual_seed(seed))
-    config = recipe_of(recipe)
-    LocalCheckpoints().save(
-        directory / "checkpoints",
-        step=4,
-        model=persistent(model),
-        optimizer={},
-        state={"seed": seed},
-        description={
-            "vocab_size": config.pop("vocab_size"),
-            "max_seq_len": config.pop("max_seq_len"),
-            "config": config,
-            "info": {"chat": seed == 2},
-        },
-        tokenizer=tokenizer,
-    )
-    return directory
 
 
 @pytest.fixture(scope="module")
