@@ -107,8 +107,10 @@ class Attention(Protocol):
         Args:
             x: normalised residual stream.
             positions: place of each token in its sequence; feed it to `rotate`.
-            mask: True where a query (row) may look at a key (column); S counts cached and new tokens.
-            cache: this layer's `LayerCache`, or its `ContextCache` when there is a `context`; or None.
+            mask: True where a query (row) may look at a key (column); S counts cached and new tokens, or all
+                of a static cache's places.
+            cache: this layer's `LayerCache`, whose `append` returns what is as wide as the mask, or its
+                `ContextCache` when there is a `context`; or None.
             context: an encoder's output to attend to instead of `x` itself (cross-attention); `mask` is then
                 over its places.
         """
@@ -159,7 +161,8 @@ class Position(Protocol):
     def bias(self, n_past: int, n_new: int, device: torch.device) -> Float[Tensor, "H T S"] | None:
         """Numbers added to the scores of `n_new` queries and ``n_past + n_new`` keys; None for none.
 
-        What it gives for keys after the query matters in an encoder only (``sizes.causal`` False).
+        They depend on the distance between query and key alone: padding and caches move both of them. What is
+        given for keys after the query matters in an encoder only (``sizes.causal`` False).
         """
         ...
 

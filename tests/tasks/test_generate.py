@@ -44,7 +44,7 @@ def checkpoint(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
     def put(*, chat: bool, max_seq_len: int = 128) -> Generator:
         model = small(vocab_size=tokenizer.vocab_size, max_seq_len=max_seq_len).eval()
         loaded = Loaded(model, tokenizer, {"chat": chat})
-        monkeypatch.setattr(module.Pretrained, "load", lambda self: loaded)
+        monkeypatch.setattr(module.Pretrained, "load", lambda self, run: loaded)
         return Generator(model, tokenizer)
 
     return put
