@@ -25,6 +25,9 @@ class Settings:
         top_k: only the k likeliest tokens may be drawn (Fan et al. 2018); None for all.
         top_p: only the likeliest tokens that together reach this probability may be drawn (nucleus
             sampling, Holtzman et al. 2020, section 3.1); 1 for all.
+        seed: the same seed gives the same text; None for a new one each time.
+        stop: texts that end the generation and are not part of the answer.
+        stop_ids: token ids that do so, beside the tokenizer's own end of document.
         min_p: only tokens with this fraction of the likeliest one's probability may be drawn (Nguyen et al.
             2024, "Turning Up the Heat", section 3); 0 for all.
         repetition_penalty: scores of tokens that were read or written already are divided by it where
@@ -34,9 +37,6 @@ class Settings:
             choice of each moment.
         length_penalty: a beam's score is the sum of its log-probabilities over the number of its tokens to
             this power (after Wu et al. 2016, section 7); above 0 favours long answers.
-        seed: the same seed gives the same text; None for a new one each time.
-        stop: texts that end the generation and are not part of the answer.
-        stop_ids: token ids that do so, beside the tokenizer's own end of document.
         cache: ``growing`` takes memory for what was read, and for a window of it where attention has one;
             ``static`` takes all of it at once and keeps every shape, for compiled steps.
         compile: whether the step of a token is compiled by torch, which takes a minute and pays off in long
@@ -48,13 +48,13 @@ class Settings:
     temperature: Annotated[float, Field(ge=0)] = 0.8
     top_k: Annotated[int, Field(gt=0)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Sequence[str] = ()
+    stop_ids: Sequence[int] = ()
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     n_beams: Annotated[int, Field(gt=0)] = 1
     length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Sequence[str] = ()
-    stop_ids: Sequence[int] = ()
     cache: Literal["growing", "static"] = "growing"
     compile: bool = False
     top_log_probs: Annotated[int, Field(ge=0)] = 0
