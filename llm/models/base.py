@@ -43,6 +43,8 @@ class Sizes:
         layer: number of the block the part stands in, from 0.
         head_dim: width of one head; ``d_model / n_heads`` when it is 0.
         causal: whether a place sees only those before it; False in an encoder, where all see all.
+        base_head_dim: width of a head at which scores have their usual scale; an attention divides scores by
+            ``head_dim / base_head_dim`` besides (`llm.models.parametrization`). `head_dim` when it is 0.
     """
 
     d_model: int
@@ -56,10 +58,13 @@ class Sizes:
     layer: int = 0
     head_dim: int = 0
     causal: bool = True
+    base_head_dim: int = 0
 
     def __post_init__(self) -> None:
         if not self.head_dim:
             object.__setattr__(self, "head_dim", self.d_model // self.n_heads)
+        if not self.base_head_dim:
+            object.__setattr__(self, "base_head_dim", self.head_dim)
 
 
 Mask = Bool[Tensor, "#B 1 T S"] | Float[Tensor, "#B #H T S"]

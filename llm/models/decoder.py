@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from llm.models.base import Attention, FeedForward, Mask, Norm, Position, Sizes
 from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
-from llm.models.initialisation import gpt2
+from llm.models.initialisation import Initialisation, gpt2
 from llm.models.masks import attention_mask, fixed_places
+from llm.models.parametrization.base import Parametrization, Scales, Width, compare
+from llm.models.parametrization.standard import Standard
 from llm.types import Batch, ConfigError
 
 Count = Annotated[int, Field(gt=0)]
@@ -47,6 +49,11 @@ class Decoder(nn.Module):
         bias: whether linear layers and norms carry biases; the head never does.
         tie_embeddings: whether the head scores with the token embeddings themselves.
         init_std: standard deviation of the first weights.
+        initialisation: sets the first weights; see `llm.models.initialisation`.
+        parametrization: ``(width) -> Parametrization``: what follows from the model's width.
+
+    Attributes:
+        scales: what the parametrization comes to in this model.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -76,7 +83,10 @@ class Decoder(nn.Module):
         bias: bool = False,
         tie_embeddings: bool = True,
         init_std: Annotated[float, Field(gt=0)] = 0.02,
+        initialisation: Initialisation = gpt2,
+        parametrization: Callable[[Width], Parametrization] = Standard,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.check_arguments(
             d_model=d_model,
@@ -87,15 +97,17 @@ class Decoder(nn.Module):
             parallel_blocks=parallel_blocks,
         )
         self.vocab_size, self.max_seq_len = vocab_size, max_seq_len
-        self.dropout, self.init_std = dropout, init_std
-        self.embedding_scale = math.sqrt(d_model) if scale_embeddings else 1.0
+        self.dropout, self.init_std, self.initialisation = dropout, init_std, initialisation
+        width = Width(d_model, n_heads, n_kv_heads or n_heads, head_dim, d_ff)
+        rules = parametrization(width)
+        # what makes embeddings as large as the base's must not grow with the width
+        self.embedding_scale = math.sqrt(rules.base.d_model) if scale_embeddings else 1.0
         self.logit_soft_cap = logit_soft_cap
 
         def sizes(layer: int) -> Sizes:
             kv = n_kv_heads or n_heads
-            return Sizes(
-                d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer, head_dim or 0
-            )
+            heads = {"head_dim": head_dim or 0, "base_head_dim": rules.base.d_head}
+            return Sizes(d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer, **heads)
 
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.position = position(sizes(0))
@@ -112,6 +124,10 @@ class Decoder(nn.Module):
         )
         self.norm = norm(d_model, bias=bias)
         self.unembedding = None if tie_embeddings else nn.Linear(d_model, vocab_size, bias=False)
+        self.scales = Scales()
+        if rules.base != width:
+            base = {**given, **vars(rules.base), "parametrization": Standard}
+            self.scales = compare(self, lambda: _without_storage(base), rules)
 
     @staticmethod
     def check_arguments(
@@ -185,6 +201,8 @@ class Decoder(nn.Module):
 
     def head(self, hidden: Float[Tensor, "*B D"]) -> Float[Tensor, "*B V"]:
         """Scores (logits) of every token id to come next."""
+        if self.scales.logits != 1.0:
+            hidden = hidden * self.scales.logits
         logits = F.linear(hidden, (self.unembedding or self.embedding).weight)
         if self.logit_soft_cap is not None:
             logits = self.logit_soft_cap * torch.tanh(logits / self.logit_soft_cap)
@@ -197,7 +215,15 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Sets every parameter and buffer; see `llm.models.initialisation`."""
-        gpt2(self, generator, std=self.init_std, n_layers=len(self.blocks))
+        self.initialisation(self, generator, std=self.init_std, n_layers=len(self.blocks))
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """Multipliers of the learning rate by parameter name, where they are not 1.
+
+        For optimizers of Adam's kind; `llm.optimizers.groups.with_rates` applies them.
+        """
+        rates = {name: scale.learning_rate for name, scale in self.scales.parameters.items()}
+        return {name: rate for name, rate in rates.items() if rate != 1.0}
 
     def parallel_plan(self) -> Mapping[str, str]:
         """What may be wrapped or split, by module name.
@@ -212,6 +238,11 @@ class Decoder(nn.Module):
                 for name, style in getattr(block, part).parallel_plan().items():
                     plan[f"blocks.{layer}.{part}.{name}"] = style
         return plan
+
+
+def _without_storage(config: Mapping[str, Any]) -> Decoder:
+    with torch.device("meta"):
+        return Decoder(**config)
 
 
 def _positions(n_past: int, n_new: int, batch: Batch) -> Int[Tensor, "#B T"]:

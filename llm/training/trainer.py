@@ -11,6 +11,8 @@ from torch import nn
 
 from llm import runtime
 from llm.checkpoints.local import LocalCheckpoints
+from llm.models.parametrization.base import learning_rates
+from llm.optimizers.groups import with_rates
 from llm.parallelism.base import MakeOptimizer, Parallelism, data_mesh
 from llm.parallelism.precision import Precision
 from llm.runs.run import Run
@@ -106,7 +108,7 @@ class Trainer:
         algorithm.setup(model)
         engine = parallelism.prepare(
             model,
-            optimizer,
+            with_rates(optimizer, learning_rates(model)),
             data_mesh(),
             loss=algorithm.loss,
             precision=precision,

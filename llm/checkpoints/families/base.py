@@ -154,8 +154,15 @@ def with_defaults(node: Any) -> Any:
     if "_target_" in node:
         for name, parameter in inspect.signature(find(node["_target_"])).parameters.items():
             if parameter.default is not parameter.empty:
-                complete.setdefault(name, parameter.default)
+                complete.setdefault(name, _written(parameter.default))
     return complete
+
+
+def _written(default: Any) -> Any:
+    """A default as a config says it: a component by its `_target_`."""
+    if not callable(default):
+        return default
+    return {"_target_": f"{default.__module__}.{default.__qualname__}", "_partial_": True}
 
 
 def _flat(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,8 @@ class MultiHeadAttention(nn.Module):
         qk_norm_over: ``head``, each head by itself with one common scale (Qwen 3), or ``all`` heads together
             (OLMo 2, section 3).
         soft_cap: scores s become ``soft_cap * tanh(s / soft_cap)`` (Gemma 2, section 2).
-        scale: multiplies the scores; None for one over the root of the width of a head.
+        scale: multiplies the scores; None for one over the root of the width of a head (of the base's head,
+            where the model's parametrization has one: see `Sizes.base_head_dim`).
         sinks: each head has a learned score for attending to nothing (GPT-OSS; Xiao et al. 2023, arXiv
             2309.17453, section 3.3, "zero sink").
         qkv_bias: whether queries, keys and values have biases; None as the model's `bias`.
@@ -72,7 +73,7 @@ class MultiHeadAttention(nn.Module):
         self.rotate = rotate
         self.window = None if full_every and (sizes.layer + 1) % full_every == 0 else window
         self.soft_cap = soft_cap
-        self.scale = scale or 1 / math.sqrt(self.head_dim)
+        self.scale = (scale or 1 / math.sqrt(sizes.base_head_dim)) * (sizes.base_head_dim / self.head_dim)
         self.sinks = nn.Parameter(torch.zeros(self.n_heads)) if sinks else None
         width = (sizes.n_heads + 2 * sizes.n_kv_heads) * self.head_dim
         self.qkv = nn.Linear(sizes.d_model, width, bias=sizes.bias if qkv_bias is None else qkv_bias)
