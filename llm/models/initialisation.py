@@ -1,8 +1,8 @@
 """The first weights of a model.
 
-An initialisation is called ``initialisation(model, generator, std=, n_layers=)`` and sets every parameter and
-buffer. A new one says what the deviation of a matrix is and leaves the drawing to `draw`, which also does what
-the model's parametrization wants.
+An initialisation is called ``initialisation(model, generator, std=, n_layers=)`` and sets every parameter
+and buffer. A new one says what the deviation of a matrix is and leaves the drawing to `draw`, which also does
+what the model's parametrization wants.
 """
 
 from __future__ import annotations

@@ -62,15 +62,15 @@ def write(
     """
     folder = Path(sweep_dir)
     ranked = _ranked(trials, direction)
-    axes = list(dict.fromkeys(name for trial in ranked for name in _overrides(trial)))
-    varying = [name for name in axes if len({str(_overrides(trial).get(name)) for trial in ranked}) > 1]
+    axes = list(dict.fromkeys(name for trial in ranked for name in overrides_of(trial)))
+    varying = [name for name in axes if len({str(overrides_of(trial).get(name)) for trial in ranked}) > 1]
     shown = _short(varying or axes)
     head = ["rank", *shown.values(), metric, "status", "directory"]
     rows = [
         [
-            str(rank) if _objective(trial) is not None else "–",
-            *(str(_overrides(trial).get(name, "–")) for name in shown),
-            words.number(_objective(trial), 5),
+            str(rank) if objective_of(trial) is not None else "–",
+            *(str(overrides_of(trial).get(name, "–")) for name in shown),
+            words.number(objective_of(trial), 5),
             str(trial.get("status", "")),
             str(trial.get("directory", "")),
         ]
@@ -78,7 +78,7 @@ def write(
     ]
     files.write_text(folder / "ranking.md", markdown(head, rows))
     files.write_text(folder / "ranking.csv", _csv(ranked, axes, metric))
-    finished = [trial for trial in ranked if _objective(trial) is not None]
+    finished = [trial for trial in ranked if objective_of(trial) is not None]
     drawn = None
     if finished and shown:
         with _picture(finished, shown, metric, plots.LIGHT) as picture:
@@ -106,12 +106,14 @@ def write(
     return SweepFiles(folder / "ranking.md", folder / "ranking.csv", plot, page, terminal)
 
 
-def _objective(trial: Trial) -> float | None:
+def objective_of(trial: Trial) -> float | None:
+    """A trial's objective, when it has one and it is a number."""
     value = trial.get("objective")
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _overrides(trial: Trial) -> dict[str, Any]:
+def overrides_of(trial: Trial) -> dict[str, Any]:
+    """What a trial overrides, as a mapping."""
     given = trial.get("overrides") or {}
     if isinstance(given, Mapping):
         return dict(given)
@@ -122,7 +124,7 @@ def _ranked(trials: Sequence[Trial], direction: str) -> list[Trial]:
     sign = 1 if direction == "minimize" else -1
 
     def place(trial: Trial) -> tuple[bool, float]:
-        value = _objective(trial)
+        value = objective_of(trial)
         return (value is None, sign * (value or 0.0))
 
     return sorted(trials, key=place)
@@ -139,7 +141,7 @@ def _csv(ranked: Sequence[Trial], axes: Sequence[str], metric: str) -> str:
     out = csv.writer(stream, lineterminator="\n")
     out.writerow(["rank", *axes, metric, "status", "directory"])
     for rank, trial in enumerate(ranked, 1):
-        value, overrides = _objective(trial), _overrides(trial)
+        value, overrides = objective_of(trial), overrides_of(trial)
         cells = [overrides.get(name, "") for name in axes]
         first = rank if value is not None else ""
         out.writerow(
@@ -158,10 +160,10 @@ def _best(finished: Sequence[Trial], shown: Mapping[str, str], metric: str) -> s
     if not finished:
         return '<div class="verdict">No trial has a result yet.</div>'
     best = finished[0]
-    where = ", ".join(f"{short} {_overrides(best).get(name, '–')}" for name, short in shown.items())
-    text = f"Best: {where or best.get('directory', '')}, with {metric} {words.number(_objective(best), 5)}."
+    where = ", ".join(f"{short} {overrides_of(best).get(name, '–')}" for name, short in shown.items())
+    text = f"Best: {where or best.get('directory', '')}, with {metric} {words.number(objective_of(best), 5)}."
     if len(finished) > 1:
-        text += f" The worst of {len(finished)} reached {words.number(_objective(finished[-1]), 5)}."
+        text += f" The worst of {len(finished)} reached {words.number(objective_of(finished[-1]), 5)}."
     return f'<div class="verdict">{escape(text)}</div>'
 
 
@@ -177,7 +179,7 @@ def _picture(
         panels = drawn.subplots(lines, columns, sharey=True, squeeze=False)
         for index, (name, short) in enumerate(shown.items()):
             panel = panels[index // columns][index % columns]
-            points = [(str(_overrides(t).get(name, "–")), _objective(t) or 0.0) for t in finished]
+            points = [(str(overrides_of(t).get(name, "–")), objective_of(t) or 0.0) for t in finished]
             _panel(panel, points, colours)
             panel.set_xlabel(plots.one_line(short))
             if index % columns == 0:

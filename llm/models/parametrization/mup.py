@@ -29,8 +29,8 @@ class MuP:
 
     That the head has a multiplier, and not the smaller deviation and learning rate of table 3, which come to
     the same, lets it share its matrix with the embeddings. A matrix to a fixed width is an output to the
-    theory; it has table 3's form. Scores are divided by ``head_dim / base_head_dim`` besides what the attention
-    divides by at the base (definition 4.1). At the base's width nothing differs from the standard
+    theory; it has table 3's form. Scores are divided by ``head_dim / base_head_dim`` besides what the
+    attention divides by at the base (definition 4.1). At the base's width nothing differs from the standard
     parametrization, to the last bit.
 
     The wider model is the same config at another width: what stays null here follows `Width.at`.
