@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -34,6 +34,7 @@ class Matrix(NamedTuple):
     writes_stream: bool
 
 
+@runtime_checkable
 class Initialisation(Protocol):
     """A `model.initialisation` component."""
 

@@ -39,14 +39,12 @@ def draw(found: Mapping[str, Sequence[Size]], n_steps: int, tolerance: float) ->
                 when = "before training" if step == 0 else f"after {step} steps"
                 panel.set_title(f"{kind}, {when}", loc="left", fontsize=9)
                 layer, slope = steepest(sizes, step)
-                is_flat = abs(slope) <= tolerance
-                colour = (
-                    plots.LIGHT[plots.THIRD if is_flat else plots.SECOND]
-                    if step
-                    else plots.LIGHT[plots.MUTED]
-                )
                 says = f"steepest: {layer.replace('_', '-')}, width$^{{{slope:+.2f}}}$"
-                panel.set_title(says, loc="right", fontsize=8, color=colour)
+                verdict = plots.THIRD if abs(slope) <= tolerance else plots.SECOND
+                colour = plots.LIGHT[verdict if step else plots.MUTED]
+                panel.annotate(
+                    says, (0.02, 0.97), xycoords="axes fraction", va="top", fontsize=8, color=colour
+                )
             row[0].set_ylabel("mean absolute activation")
         for panel in panels[-1]:
             panel.set_xlabel("width (d_model)")

@@ -14,7 +14,7 @@ from llm import files
 from llm.models.parametrization.standard import Standard
 from llm.reports import coordinates
 from llm.runs.run import Run
-from llm.training.coordinate_check import Size, measure, slopes, steepest
+from llm.training.coordinate_check import Size, measure, n_models, slopes, steepest
 from llm.types import Batch, ConfigError
 
 VERSION = 1
@@ -30,7 +30,7 @@ def coordinate_check(
     widths: list[Count],
     n_layers: Count | None = 2,
     n_steps: Count = 8,
-    n_seeds: Count = 3,
+    n_seeds: Count = 2,
     seq_len: Annotated[int, Field(gt=1)] = 16,
     batch_size: Count = 2,
     vocab_size: Annotated[int, Field(gt=1)] = 256,
@@ -49,7 +49,7 @@ def coordinate_check(
         widths: `d_model` of the models.
         n_layers: Their blocks; None for as many as the model has.
         n_steps: Optimizer steps before the sizes are judged.
-        n_seeds: Models of each width, with other first weights.
+        n_seeds: Models of the largest width, each with a batch of its own; of narrower ones there are more.
         seq_len: Tokens in a row of the batch.
         batch_size: Rows of the batch. What theory says of infinite width shows best when a batch has fewer
             tokens than the narrowest model has coordinates.
@@ -71,24 +71,30 @@ def coordinate_check(
     kinds = {_kind(checked): checked}
     if contrast and _kind(checked) != "standard":
         kinds["standard"] = partial(checked, parametrization=Standard)
-    rows = torch.randint(
-        vocab_size, (batch_size, seq_len + 1), generator=torch.Generator().manual_seed(run.seed)
-    )
-    batch = Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
     found: dict[str, list[Size]] = {}
-    total = len(kinds) * len(widths) * n_seeds * n_steps
+    ordered = sorted(set(widths))
+    total = len(kinds) * n_steps * sum(n_models(width, ordered[-1], n_seeds) for width in ordered)
     with run.progress("coordinate check", total) as bar:
         for kind, make in kinds.items():
             found[kind] = measure(
                 make,
                 optimizer,
-                batch,
-                widths=sorted(set(widths)),
+                partial(_batch, (batch_size, seq_len), vocab_size),
+                widths=ordered,
                 n_steps=n_steps,
                 n_seeds=n_seeds,
+                seed=run.seed,
                 on_step=lambda width, loss, kind=kind: bar.advance(1, kind=kind, width=width, loss=loss),  # type: ignore[misc]
             )
     return _conclude(run, found, n_steps, tolerance)
+
+
+def _batch(shape: tuple[int, int], vocab_size: int, seed: int) -> Batch:
+    """Random rows: nothing but the parametrization is looked at."""
+    n_rows, seq_len = shape
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(vocab_size, (n_rows, seq_len + 1), generator=generator)
+    return Batch(rows[:, :-1].contiguous(), rows[:, 1:].contiguous())
 
 
 def _kind(model: Any) -> str:

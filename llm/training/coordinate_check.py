@@ -63,14 +63,23 @@ def at_width(model: Callable[..., nn.Module], d_model: int, *, key: str = "width
     return partial(model, **vars(width.at(d_model, key=key)))
 
 
+def n_models(width: int, widest: int, n_seeds: int) -> int:
+    """How many models of a width: as many more as it is narrower, up to eight times.
+
+    Narrow models differ more from seed to seed, and cost less.
+    """
+    return n_seeds * max(1, min(8, widest // width))
+
+
 def measure(
     model: Callable[..., nn.Module],
     optimizer: MakeOptimizer,
-    batch: Batch,
+    batch_of: Callable[[int], Batch],
     *,
     widths: Sequence[int],
     n_steps: int,
     n_seeds: int,
+    seed: int = 0,
     on_step: Callable[[int, float], object] = lambda _width, _loss: None,
 ) -> list[Size]:
     """Sizes of all activations at all widths, before the first step and after each.
@@ -78,10 +87,11 @@ def measure(
     Args:
         model: makes a model; of every width by `at_width`.
         optimizer: makes its optimizer; the model's learning rates are applied.
-        batch: what every step learns from.
+        batch_of: what all steps of a model learn from, by its seed.
         widths: of the models.
         n_steps: optimizer steps.
-        n_seeds: models of each width, with different first weights.
+        n_seeds: models of the largest width; of the others see `n_models`.
+        seed: of the first model of each width; the next have the next.
         on_step: called after each step with the width and the loss.
 
     Raises:
@@ -89,12 +99,12 @@ def measure(
     """
     makers = {width: at_width(model, width) for width in widths}  # all are refused before one is trained
     device, loss_of = runtime.device(), NextToken().loss
-    batch = batch.to(device)
     found: list[Size] = []
     for width, make in makers.items():
-        for seed in range(n_seeds):
+        for number in range(seed, seed + n_models(width, max(widths), n_seeds)):
+            batch = batch_of(number).to(device)
             one = make()
-            one.init_weights(torch.Generator().manual_seed(seed))  # type: ignore[operator]
+            one.init_weights(torch.Generator().manual_seed(number))  # type: ignore[operator]
             one.to(device).train()
             updater = with_rates(optimizer, learning_rates(one))(one.named_parameters())
             for step in range(n_steps + 1):
@@ -104,7 +114,9 @@ def measure(
                     updater.step()
                     updater.zero_grad(set_to_none=True)
                     on_step(width, loss.item())
-                found += [Size(width, seed, step, layer, size) for layer, size in _sizes(one, batch).items()]
+                found += [
+                    Size(width, number, step, layer, size) for layer, size in _sizes(one, batch).items()
+                ]
     return found
 
 

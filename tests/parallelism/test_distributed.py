@@ -107,6 +107,13 @@ def test_one_process_goes_on_from_its_state(kind: str, single: dict[str, Any], f
 
 
 @pytest.mark.parametrize("kind", worker.KINDS)
+def test_the_models_learning_rates_are_kept(kind: str, single: dict[str, Any], found: dict[str, Any]) -> None:
+    expected = of(worker.train(worker.prepare(Single(), **worker.WIDENED), 0, 5), "loss")
+    assert of(found[kind]["widened"], "loss") == pytest.approx(expected, abs=1e-4)
+    assert expected != pytest.approx(of(single[True]["curve"], "loss")[:5], abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", worker.KINDS)
 def test_bfloat16_stays_near(kind: str, single: dict[str, Any], found: dict[str, Any]) -> None:
     losses = of(found[kind]["mixed"], "loss")
     exact = of(single[True]["curve"], "loss")[: len(losses)]

@@ -16,10 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llm import runtime
+from llm.checkpoints.recipe import recipe_of
 from llm.data.loader import Loader
 from llm.models.adapters.dora import dora
 from llm.models.adapters.qlora import qlora
+from llm.models.parametrization.base import learning_rates
+from llm.models.parametrization.mup import MuP
 from llm.optimizers.adamw import adamw
+from llm.optimizers.groups import with_rates
 from llm.parallelism.base import Engine, Parallelism, State, data_mesh
 from llm.parallelism.ddp import DDP
 from llm.parallelism.fairscale import FairscaleOSS
@@ -35,6 +39,8 @@ KINDS: dict[str, Callable[[], Parallelism]] = {"ddp": DDP, "fsdp2": FSDP2, "fair
 ADAPTERS = {"dora": dora, "qlora": qlora}
 STEPS, HALF = 20, 10
 NO_DROPOUT = {"dropout": 0.0}
+# Its matrices learn at a quarter of the rate of the rest.
+WIDENED = {"parametrization": recipe_of(partial(MuP, base_d_model=8))}
 # Learning rate and batch are such that an error in the weighting shows far above 1e-4.
 OPTIMIZER = partial(adamw, lr=1e-2, weight_decay=0.1)
 
@@ -47,9 +53,10 @@ def prepare(
     **changes: Any,
 ) -> Engine:
     algorithm = NextToken()
+    model = adapter(tiny.model(seed, **changes))
     return kind.prepare(
-        adapter(tiny.model(seed, **changes)),
-        OPTIMIZER,
+        model,
+        with_rates(OPTIMIZER, learning_rates(model)),
         data_mesh(),
         loss=algorithm.loss,
         precision=Precision(dtype=dtype),
@@ -129,6 +136,7 @@ def work(folder: Path) -> dict[str, Any]:
             "after": after,
             "sample": sampled,
             "resumed": train(resumed, HALF, STEPS),
+            "widened": train(prepare(kind(), **WIDENED), 0, 5),
             "mixed": train(prepare(kind(), dtype="bfloat16"), 0, 3),
             "held_bytes": held_bytes(engine),
             "adapted": adapted(kind(), seed=runtime.rank()),

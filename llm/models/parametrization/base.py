@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -83,6 +83,7 @@ class Scale(NamedTuple):
     learning_rate: float = 1.0
 
 
+@runtime_checkable
 class Parametrization(Protocol):
     """What a `model.parametrization` makes when it is called with a model's `Width`.
 
