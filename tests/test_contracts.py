@@ -69,6 +69,7 @@ CHOSEN = {
     "curation/source": "task=curate curation=files curation/source@curation.sources.files={}",
     "curation/step": "task=curate +curation/step@curation.steps.new={}",
     "data": "task=pretrain data={}",
+    "device": "task=plan device={}",
     "evaluation": "task=evaluate evaluation=[{}]",
     "experiments": "experiments={}",
     "generation": "task=generate generation={}",

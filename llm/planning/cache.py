@@ -49,9 +49,14 @@ def cache_size(model: nn.Module, seq_len: int, precision: Precision) -> CacheSiz
             tokens = torch.zeros((1, 1), dtype=torch.int64)
             source = tokens if hasattr(copied, "start_id") else None
             trace.segment = ("start", "")
-            with precision.autocast(torch.device("cpu")):  # which keeps narrow copies of weights until its end
+            with precision.autocast(
+                torch.device("cpu")
+            ):  # which keeps narrow copies of weights until its end
                 reader.hidden(Batch(tokens, source=source), cache)
-            by_block = trace.live()
+            with_it = trace.live()
+            del cache
+            left = trace.live()  # such as what a mixture notes of its load
+    by_block = {block: size - left.get(block, 0) for block, size in with_it.items()}
     needed = per_token = taken = 0.0
     for path, like in origins(model, repeats).items():
         size = by_block.get(like, 0)

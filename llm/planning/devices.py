@@ -50,7 +50,7 @@ class Machine(Protocol):
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU by its data sheet. The runtime's own memory and what the allocator cannot use are not known to it.
+    """A GPU by its data sheet, which knows nothing of the runtime's own memory and of fragmentation.
 
     Attributes:
         label: its name.

@@ -38,7 +38,7 @@ class Repeat:
 
 @dataclass
 class Segment:
-    """Part of a step: a block's forward or backward, or what lies between. `events`: (kind, bytes) in order."""
+    """Part of a step: a block's forward or backward, or what lies between; `events` are (kind, bytes)."""
 
     phase: str
     block: str = ""
@@ -141,7 +141,7 @@ def rehearse(
         segments = expanded(grouped(trace.events[start:middle]), repeats)
         evaluation = expanded(grouped(trace.events[middle:]), repeats)
         del batches, engine, objective, small
-    state, update = _updated(model, cut, repeats, make_optimizer)
+    state, update = updated(model, cut, repeats, make_optimizer)
     return Step(segments, update, peak(size for s in evaluation for _, size in s.events), state, cut)
 
 
@@ -160,7 +160,7 @@ def peak(changes: Iterable[int]) -> int:
     return max(accumulate(changes, initial=0))
 
 
-def _updated(
+def updated(
     model: nn.Module, small: nn.Module, repeats: Sequence[Repeat], make_optimizer: MakeOptimizer
 ) -> tuple[dict[str, int], int]:
     """The optimizer's state in bytes by parameter of `model`, and what an update takes beside it.
@@ -178,9 +178,7 @@ def _updated(
     return {name: state[_origin(name, blocks)] for name, _ in model.named_parameters()}, most
 
 
-def _update(
-    shapes: Mapping[str, nn.Parameter], make_optimizer: MakeOptimizer
-) -> tuple[dict[str, int], int]:
+def _update(shapes: Mapping[str, nn.Parameter], make_optimizer: MakeOptimizer) -> tuple[dict[str, int], int]:
     with Trace() as trace:
         weights = {
             name: nn.Parameter(torch.empty(p.shape, dtype=p.dtype, device="cpu"), p.requires_grad)
@@ -261,7 +259,10 @@ def _signature(block: nn.Module) -> tuple[Any, ...]:
                 for key, value in vars(module).items()
                 if value is None or isinstance(value, (bool, int, float, str))
             ),
-            tuple((key, tuple(p.shape), p.dtype, p.requires_grad) for key, p in module.named_parameters(recurse=False)),
+            tuple(
+                (key, tuple(p.shape), p.dtype, p.requires_grad)
+                for key, p in module.named_parameters(recurse=False)
+            ),
         )
         for name, module in block.named_modules()
     )
@@ -321,6 +322,12 @@ def materialised(model: nn.Module, dtype: torch.dtype | None) -> nn.Module:
 # ----------------------------------------------------------------------------- segments
 
 
+def _on_gradient(tensor: Tensor, work: Callable[[], None]) -> None:
+    """Does `work` when the gradient of `tensor` is known."""
+    register: Any = tensor.register_hook
+    register(lambda _: work())
+
+
 @contextmanager
 def naming(trace: Trace, model: nn.Module) -> Iterator[None]:
     """Keeps `trace.segment` at what is going on: (phase, block)."""
@@ -337,7 +344,7 @@ def naming(trace: Trace, model: nn.Module) -> Iterator[None]:
             if in_forward():
                 enter("forward", block)
                 if block.endswith(".0") and isinstance(inputs[0], Tensor) and inputs[0].requires_grad:
-                    inputs[0].register_hook(lambda _: enter("backward", f"below {block}"))
+                    _on_gradient(inputs[0], lambda: enter("backward", f"below {block}"))
 
         return hook
 
@@ -346,7 +353,7 @@ def naming(trace: Trace, model: nn.Module) -> Iterator[None]:
             if in_forward():
                 enter("forward", f"above {block}")
                 if isinstance(result, Tensor) and result.requires_grad:
-                    result.register_hook(lambda _: enter("backward", block))
+                    _on_gradient(result, lambda: enter("backward", block))
 
         return hook
 

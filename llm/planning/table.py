@@ -85,7 +85,9 @@ def _training(plan: Plan) -> Table:
     if plan.cache.taken != plan.cache.needed:
         full += f"; {size(plan.cache.taken)} as it is stored"
     table.add_row("KV cache a sequence", size(plan.cache.needed), full)
-    table.add_row("decoding at most", f"{plan.decode_tokens_per_second:,.4g} tokens/s", "one sequence, one device")
+    table.add_row(
+        "decoding at most", f"{plan.decode_tokens_per_second:,.4g} tokens/s", "one sequence, one device"
+    )
     return table
 
 

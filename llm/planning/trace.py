@@ -90,7 +90,8 @@ class Trace:
         for parameter in model.parameters():
             self.mark(parameter, PERSISTENT)
             if parameter.requires_grad:
-                handles.append(parameter.register_post_accumulate_grad_hook(self._mark_gradient))
+                register: Any = parameter.register_post_accumulate_grad_hook
+                handles.append(register(self._mark_gradient))
         for buffer in model.buffers():
             self.mark(buffer, PERSISTENT)
         for module in model.modules():
@@ -115,11 +116,11 @@ class Trace:
         self.rows = None
 
 
-class _Listening(TorchDispatchMode):
+class _Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Answers what only real numbers could, and tells the trace of every result."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._trace = trace
 
     def __torch_dispatch__(
@@ -149,7 +150,7 @@ def _places(trace: Trace, tensor: Tensor) -> Tensor:
     return torch.empty((rows, tensor.ndim), dtype=torch.int64)
 
 
-def _counts(trace: Trace, tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def _counts(_: Trace, __: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     return torch.empty(max(minlength, 1), dtype=torch.int64 if weights is None else torch.float64)
 
 

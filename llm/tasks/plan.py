@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Annotated, Any, cast, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from pydantic import Field
 from rich.console import Console
@@ -92,7 +92,9 @@ def plan(
         clip_norm=loop.clip_norm,
     )
     if not model.get("_partial_"):
-        raise ConfigError("model", model.get("_target_"), "is loaded, not built: plan one that a config builds")
+        raise ConfigError(
+            "model", model.get("_target_"), "is loaded, not built: plan one that a config builds"
+        )
     whole = on_meta(build(model), vocab_size=size, max_seq_len=int(length))
     made = make_plan(
         whole, build(optimizer), NextToken(), training, build(device), build(precision), utilisation
@@ -130,23 +132,23 @@ def _kind(parallelism: Mapping[str, Any], n_devices: int) -> Kind:
     for key in ("replicas", "shards"):
         if parallelism.get(key) not in (None, n_devices):
             raise ConfigError(key, parallelism[key], f"the plan is for n_devices={n_devices}")
-    return cast(Kind, kind)
+    return kind
 
 
 def _tell(run: Run, made: Plan, vocab_size: int) -> None:
     facts = {"vocab_size": vocab_size, **as_json(made)}
     if run.is_main:
         files.write_json(run.directory / "plan.json", facts)
-        limits = {f"{made.device.label}": made.capacity}
-        files.write_bytes(run.directory / "memory.png", drawn(made.memory.parts(), limits))
+        picture = drawn(made.memory.parts(), made.capacity, made.device.label)
+        files.write_bytes(run.directory / "memory.png", picture)
         console = Console()
         for table in tables(made):
             console.print(table)
     for name in ("parameters", "memory"):
-        rows = [[part, *values.values()] for part, values in facts[name].items() if isinstance(values, Mapping)]
+        rows = [
+            [part, *values.values()] for part, values in facts[name].items() if isinstance(values, Mapping)
+        ]
         if rows:
             columns = ["part", *next(v for v in facts[name].values() if isinstance(v, Mapping))]
             run.log_table(name, columns, rows)
     run.summary.update(facts["summary"], n_params=made.n_params)
-
-

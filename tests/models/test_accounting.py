@@ -6,12 +6,13 @@ import math
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from llm.models.accounting import count_parameters, flops_per_token
+from llm.models.accounting import active_parameters, count_parameters, flops_per_token, parts
 from llm.types import Batch
-from tests.models.composition import ids, load_model, on_meta, small
+from tests.models.composition import CONF, ids, load_model, on_meta, presets, small
 
 
 @pytest.mark.parametrize(("bias", "count"), [(True, 124_439_808), (False, 124_337_664)])
@@ -25,6 +26,44 @@ def test_llama_2_7b_counts_as_released():
     sizes = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": None, "d_ff": 11008}
     model = on_meta(load_model("llama", vocab_size=32000, max_seq_len=4096, **sizes))
     assert count_parameters(model) == 6_738_415_616
+
+
+def released(preset: str, parent: str):
+    """A preset that only changes the sizes of another one, as its file says."""
+    sizes = OmegaConf.to_container(OmegaConf.load(CONF / f"{preset}.yaml"))
+    return on_meta(
+        load_model(parent, **{k: v for k, v in sizes.items() if k not in ("defaults", "position")})
+    )
+
+
+def test_llama_3_8b_counts_as_released():
+    model = released("llama3_8b", "llama")
+    assert count_parameters(model) == active_parameters(model) == 8_030_261_248
+
+
+def test_mixtral_8x7b_counts_as_released():
+    model = released("mixtral_8x7b", "mixtral")
+    found = parts(model, 1.0)
+    assert count_parameters(model) == sum(p.parameters for p in found.values()) == 46_702_792_704
+    assert active_parameters(model) == sum(p.active for p in found.values()) == 12_879_925_248
+    assert found["experts"].parameters == 4 * found["experts"].active == 32 * 8 * 3 * 4096 * 14336
+    assert found["experts"].flops == 2 * found["experts"].active
+
+
+def test_gpt2_flops_as_published():
+    """nanoGPT's transformer_sizing notebook: no biases, every token attends to all 1,024."""
+    model = on_meta(load_model("gpt2", vocab_size=50257, max_seq_len=1024, bias=False))
+    assert 1024 * flops_per_token(model, 1024) == 291_648_307_200
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_parameter_is_of_some_kind(preset: str):
+    model = small(preset)
+    found = parts(model, 20)
+    assert sum(part.parameters for part in found.values()) == count_parameters(model)
+    assert "other" not in found
+    assert {"embedding", "attention", "norms", "head"} <= set(found)
+    assert found["embedding"].flops == found["norms"].flops == 0
 
 
 def test_a_tied_matrix_counts_once():
