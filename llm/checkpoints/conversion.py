@@ -20,8 +20,8 @@ HARMLESS = (
     *("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"),
     "EncDecAttention.relative_attention_bias.weight",
 )
-"""Endings of tensors that old files hold beside the weights: tables that follow from the config, second copies
-of T5's embeddings, and positions where it never had any."""
+"""Endings of tensors that old files hold beside the weights: tables that follow from the config,
+second copies of T5's embeddings, and positions where it never had any."""
 
 
 def assemble(

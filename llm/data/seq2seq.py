@@ -55,10 +55,10 @@ class PairRows:
     def batch(self, indices: Sequence[int]) -> Batch:
         """The pairs `indices`, padded at the end; ``^`` is `start_id`, ``.`` the end, ``0`` padding::
 
-            source           a b c .      tokens     ^ x y z
-                             d e . 0                 ^ w . 0
-            source_padding   1 1 1 1      targets    x y z .
-                             1 1 1 0                 w . - -
+        source           a b c .      tokens     ^ x y z
+                         d e . 0                 ^ w . 0
+        source_padding   1 1 1 1      targets    x y z .
+                         1 1 1 0                 w . - -
         """
         source, source_padding = self._sources.padded(indices, self.seq_len)
         targets, written = self._targets.padded(indices, self.seq_len)
@@ -88,7 +88,7 @@ class _Flat:
         return len(self.offsets) - 1
 
     def padded(self, numbers: Sequence[int], seq_len: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows as wide as the longest, up to a whole `MULTIPLE`, at most `seq_len`; and where they are text."""
+        """As wide as the longest, up to a whole `MULTIPLE`, at most `seq_len`; and where there is text."""
         rows = [self.ids[self.offsets[n] : self.offsets[n + 1]] for n in numbers]
         longest = max(len(row) for row in rows)
         width = max(min(-(-longest // MULTIPLE) * MULTIPLE, seq_len), longest)
@@ -160,8 +160,10 @@ class PairData:
                 source, target = ([*tokenizer.encode(text), end] for text in pair)
                 too_long = max(len(source), len(target)) > self.seq_len
                 if not too_long or self.long == "truncate":
-                    # A source cut off still ends; a target cut off does not, or the model would learn to stop.
-                    sources.append(source if len(source) <= self.seq_len else [*source[: self.seq_len - 1], end])
+                    # A source cut off still ends; a target does not, or the model would learn to stop.
+                    sources.append(
+                        source if len(source) <= self.seq_len else [*source[: self.seq_len - 1], end]
+                    )
                     targets.append(target[: self.seq_len])
                     n_truncated += too_long
                 else:
@@ -181,9 +183,7 @@ class PairData:
         return digest([*self.train, *self.validation], key="train")
 
 
-def read_pairs(
-    paths: Sequence[str], source_field: str, target_field: str, *, key: str
-) -> Iterator[Pair]:
+def read_pairs(paths: Sequence[str], source_field: str, target_field: str, *, key: str) -> Iterator[Pair]:
     """The pairs of JSON-lines files, checked: both sides are text, and there is something to write."""
     for place, row in read_jsonl(paths, key=key):
         for name, what in ((source_field, "source_field"), (target_field, "target_field")):

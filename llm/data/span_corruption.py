@@ -62,7 +62,9 @@ def lengths_of(
 
     found = of(2)
     if found.source > seq_len:
-        raise ConfigError("seq_len", seq_len, f"leaves no room for a text with a gap; at least {found.source}")
+        raise ConfigError(
+            "seq_len", seq_len, f"leaves no room for a text with a gap; at least {found.source}"
+        )
     while (longer := of(found.text + 1)).source <= seq_len:
         found = longer
     if found.target > seq_len:

@@ -113,5 +113,7 @@ def _prompts(dataset: Dataset, scorer: Scorer) -> Iterator[str]:
         batch = dataset.batch([int(index)])
         read = batch.tokens[0, :PROMPT_TOKENS]
         if batch.source is not None:
-            read = batch.source[0] if batch.source_padding is None else batch.source[0][batch.source_padding[0]]
+            read = (
+                batch.source[0] if batch.source_padding is None else batch.source[0][batch.source_padding[0]]
+            )
         yield scorer.tokenizer.decode([token for token in read.tolist() if token != scorer.tokenizer.eos_id])

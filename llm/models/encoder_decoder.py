@@ -276,9 +276,13 @@ class EncoderDecoder(nn.Module):
         for block in self.layers():
             assert block.cross_attention is not None
             crossing = cast(nn.Module, block.cross_attention)
-            outward = {f"{name}.weight" for name, s in block.cross_attention.parallel_plan().items() if s == "row"}
+            outward = {
+                f"{name}.weight" for name, s in block.cross_attention.parallel_plan().items() if s == "row"
+            }
             reading += sum(
-                2.0 * p.numel() for name, p in crossing.named_parameters() if p.ndim == 2 and name not in outward
+                2.0 * p.numel()
+                for name, p in crossing.named_parameters()
+                if p.ndim == 2 and name not in outward
             )
             writing += _matrices(block) + block.attention.mixing_flops(target_tokens)
             writing += block.cross_attention.mixing_flops(source_tokens)

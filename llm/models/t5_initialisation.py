@@ -35,7 +35,9 @@ def t5(model: nn.Module, generator: torch.Generator, *, std: float, n_layers: in
             module.init_weights(generator)
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
-            groups = module.qkv.weight.unflatten(0, (-1, module.queries_per_kv + 2, module.head_dim))
+            groups = module.qkv.weight.view(
+                -1, module.queries_per_kv + 2, module.head_dim, module.qkv.in_features
+            )
             groups[:, : module.queries_per_kv] *= 1 / (module.scale * math.sqrt(module.head_dim))
 
 

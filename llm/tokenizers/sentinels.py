@@ -1,4 +1,4 @@
-"""A tokenizer with ids above its vocabulary that stand for gaps in a text: T5's ``<extra_id_0>`` and so on."""
+"""A tokenizer with ids above its vocabulary that stand for gaps in a text, as T5's ``<extra_id_0>``."""
 
 from __future__ import annotations
 

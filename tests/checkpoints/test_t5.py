@@ -121,7 +121,7 @@ def test_there_and_back_is_bitwise(pair: tuple[nn.Module, Path], tmp_path: Path)
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_embeddings_are_tied_when_the_file_has_no_other_head(version: str, tmp_path: Path) -> None:
-    """Whatever config.json says: transformers 5 always writes true, earlier ones and the released files differ."""
+    """Whatever config.json says: transformers 5 always writes true, earlier ones did not."""
     model = reference(version)
     model.lm_head.weight = model.shared.weight
     model.save_pretrained(tmp_path)
@@ -154,7 +154,9 @@ def test_the_released_files_differ_a_little(tmp_path: Path) -> None:
     assert (ours.start_id, ours.max_seq_len, ours.unembedding) == (0, 512, None)
     with torch.no_grad():
         expected = model(tokens(2, 13), decoder_input_ids=tokens(2, 9)).logits
-        torch.testing.assert_close(ours(Batch(tokens(2, 9), source=tokens(2, 13))), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            ours(Batch(tokens(2, 9), source=tokens(2, 13))), expected, rtol=0, atol=1e-5
+        )
 
 
 def change(folder: Path, **values: Any) -> None:

@@ -31,7 +31,9 @@ SMALL: dict[str, Any] = {
     "dropout": 0.0,
 }
 PRESETS = [
-    n for n in names("") if str(OmegaConf.load(CONF / f"{n}.yaml").get("_target_")).endswith(".EncoderDecoder")
+    n
+    for n in names("")
+    if str(OmegaConf.load(CONF / f"{n}.yaml").get("_target_")).endswith(".EncoderDecoder")
 ]
 
 
@@ -67,7 +69,11 @@ def test_the_first_transformer_is_torchs() -> None:
     for block, layer in zip(ours.layers(), theirs.decoder.layers, strict=True):
         copy_attention(block.attention, layer.self_attn)
         copy_attention(block.cross_attention, layer.multihead_attn)
-        norms = (("attention_norm", "norm1"), ("cross_attention_norm", "norm2"), ("feed_forward_norm", "norm3"))
+        norms = (
+            ("attention_norm", "norm1"),
+            ("cross_attention_norm", "norm2"),
+            ("feed_forward_norm", "norm3"),
+        )
         copy_rest(block, layer, norms)
     theirs.encoder.norm.load_state_dict(ours.encoder_norm.state_dict())
     theirs.decoder.norm.load_state_dict(ours.norm.state_dict())

@@ -37,9 +37,13 @@ TINY = (
 )
 T5 = ("model=t5", "model.head_dim=16", "model.d_ff=64")
 CORRUPTED = (*T5, "data=span_corruption", "data.n_sentinels=8")
+GIVEN = (*CORRUPTED, "data.corpus.path=text.txt")
 STEPS = "trainer.max_steps=40"
-WORDS = ("to be or not to be that is the question whether tis nobler in the mind to suffer the slings and arrows of "
-         "outrageous fortune or to take arms against a sea of troubles and by opposing end them").split()  # fmt: skip
+TEXT = (
+    "to be or not that is the question whether tis nobler in mind suffer slings and arrows of outrageous "
+    "fortune take arms against a sea troubles by opposing end them"
+)
+WORDS = TEXT.split()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,9 @@ def test_it_learns_and_its_checkpoint_is_whole(trained: Path) -> None:
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bits(home: Path, trained: Path) -> None:
     main = Main(home)
-    assert main(*TINY, *CORRUPTED, "trainer.max_steps=20", "data.corpus.path=text.txt", "run_dir=cut").code == 0
+    assert (
+        main(*TINY, *CORRUPTED, "trainer.max_steps=20", "data.corpus.path=text.txt", "run_dir=cut").code == 0
+    )
     done = main("resume=cut", STEPS)
     assert done.code == 0, done.err
     assert read(home / "cut").result["weights_sha256"] == read(trained).result["weights_sha256"]
@@ -84,7 +90,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(home: Path, trained: Pat
 
 def test_filling_gaps_lowers_the_loss_of_pairs_never_seen(home: Path, trained: Path) -> None:
     """Held-out pairs, which no model here was trained on: at the first weights and at the last."""
-    model, tokenizer, info = load_model(trained)
+    model, tokenizer, _info = load_model(trained)
     pairs = PairData(str(home / "train.jsonl"), str(home / "held_out.jsonl"), 32)
     exam = ValidationLoss(pairs)
     after = sit(exam, Scorer(model, tokenizer), lambda n: None)
@@ -104,8 +110,8 @@ def test_filling_gaps_lowers_the_loss_of_pairs_never_seen(home: Path, trained: P
             "error: data=pairs: has a source for an encoder to read, this model has none",
         ),
         ((*CORRUPTED, "data.corpus.path=no.txt"), "error: data.corpus.path=no.txt: no such file"),
-        ((*CORRUPTED, "data.corpus.path=text.txt", "data.start_id=3"), "error: data.start_id=3: the model's decoder"),
-        ((*CORRUPTED, "data.corpus.path=text.txt", "model.start_id=999"), "error: model.start_id=999: is no token"),
+        ((*GIVEN, "data.start_id=3"), "error: data.start_id=3: the model's decoder"),
+        ((*GIVEN, "model.start_id=999"), "error: model.start_id=999: is no token"),
     ],
 )  # fmt: skip
 def test_mistakes(home: Path, given: tuple[str, ...], says: str) -> None:

@@ -29,5 +29,7 @@ def family_of(model_type: str, theirs: Mapping[str, Any] = MappingProxyType({}))
         theirs: the whole config, for an architecture with several versions: the first whose constants agree.
     """
     found = [family for family in families() if family.model_type == model_type]
-    agreeing = (f for f in found if all(theirs.get(name, value) == value for name, value in f.constants.items()))
+    agreeing = (
+        f for f in found if all(theirs.get(name, value) == value for name, value in f.constants.items())
+    )
     return next(agreeing, found[0] if found else None)

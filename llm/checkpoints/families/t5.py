@@ -80,7 +80,11 @@ def rules(**feed_forward: str) -> list[Rule]:
     Args:
         feed_forward: their names of the feed-forward part's matrices, by ours.
     """
-    return [*_ends(), *_stack("encoder", "encoder_blocks", feed_forward), *_stack("decoder", "blocks", feed_forward)]
+    return [
+        *_ends(),
+        *_stack("encoder", "encoder_blocks", feed_forward),
+        *_stack("decoder", "blocks", feed_forward),
+    ]
 
 
 def _ends() -> Iterator[Rule]:
