@@ -81,7 +81,8 @@ class _Flat:
 
     def __init__(self, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        self.ids: Ids = np.fromiter(chain.from_iterable(rows), id_dtype(vocab_size), int(lengths.sum()))
+        flat: Ids = np.fromiter(chain.from_iterable(rows), id_dtype(vocab_size), int(lengths.sum()))
+        self.ids = flat
         self.offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
     def __len__(self) -> int:

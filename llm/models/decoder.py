@@ -105,9 +105,18 @@ class Decoder(nn.Module):
         self.logit_soft_cap = logit_soft_cap
 
         def sizes(layer: int) -> Sizes:
-            kv = n_kv_heads or n_heads
-            heads = {"head_dim": head_dim or 0, "base_head_dim": rules.base.d_head}
-            return Sizes(d_model, n_layers, n_heads, kv, d_ff, max_seq_len, bias, dropout, layer, **heads)
+            numbers = (
+                d_model,
+                n_layers,
+                n_heads,
+                n_kv_heads or n_heads,
+                d_ff,
+                max_seq_len,
+                bias,
+                dropout,
+                layer,
+            )
+            return Sizes(*numbers, head_dim=head_dim or 0, base_head_dim=rules.base.d_head)
 
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.position = position(sizes(0))

@@ -93,7 +93,8 @@ def with_sentinels(tokenizer: Tokenizer, n_sentinels: int) -> Tokenizer:
 
 def sentinels_of(tokenizer: Tokenizer) -> list[int]:
     """The ids of ``<extra_id_0>``, ``<extra_id_1>`` and so on, as far as the tokenizer has them."""
-    found, ids = special_ids(tokenizer), []
+    found = special_ids(tokenizer)
+    ids: list[int] = []
     while (name := sentinel(len(ids))) in found:
         ids.append(found[name])
     return ids
