@@ -17,7 +17,7 @@ from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
 from llm.models.decoder import Decoder
 from llm.models.initialisation import gpt2
-from llm.models.masks import attention_mask, reading_mask
+from llm.models.masks import attention_mask, fixed_places, reading_mask
 from llm.types import Batch, ConfigError
 
 Count = Annotated[int, Field(gt=0)]
@@ -172,15 +172,18 @@ class EncoderDecoder(nn.Module):
             ConfigError: no source, or more tokens than `max_seq_len`.
         """
         context, source_padding = self._context(batch, cache)
-        n_new = batch.tokens.shape[1]
-        n_past = cache.length if cache is not None else 0
-        if batch.padding is None and batch.positions is None:
-            self._require_fit(n_past + n_new)
-        positions = batch.positions
-        if positions is None:
-            positions = _places(batch.padding, n_past + n_new, batch.tokens.device)[:, n_past:]
-        x, positions = self._embedded(batch.tokens, positions, self.position)
-        mask = self._mask(n_past, n_new, batch)
+        n_new, positions = batch.tokens.shape[1], batch.positions
+        rows = None if cache is None else cache.rows(n_new)
+        mask: Mask | None
+        if rows is not None and cache is not None:  # a static cache: its numbers are never asked for
+            places, mask = fixed_places(rows, cache.capacity, batch.padding, self.position.bias)
+        else:
+            n_past = cache.length if cache is not None else 0
+            if batch.padding is None and positions is None:
+                self._require_fit(n_past + n_new)
+            places = _places(batch.padding, n_past + n_new, batch.tokens.device)[:, n_past:]
+            mask = self._mask(n_past, n_new, batch)
+        x, positions = self._embedded(batch.tokens, places if positions is None else positions, self.position)
         crossing = None if source_padding is None else reading_mask(source_padding, n_new)
         for layer, block in enumerate(self.layers()):
             x = block(
