@@ -134,4 +134,9 @@ def _bits(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
 def _joined(parts: Sequence[Batch]) -> Batch:
     """Batches of one length, as one."""
     targets = [part.targets for part in parts if part.targets is not None]
-    return Batch(torch.cat([part.tokens for part in parts]), torch.cat(targets) if targets else None)
+    documents = [part.documents for part in parts if part.documents is not None]
+    return Batch(
+        torch.cat([part.tokens for part in parts]),
+        torch.cat(targets) if targets else None,
+        documents=torch.cat(documents) if documents else None,
+    )
