@@ -211,7 +211,7 @@ class Engine:
         return dict(zip(names, means, strict=True)) | {"lr": lr, "tokens": tokens}
 
     def _rebalance(self) -> Tensor:
-        """Tells mixtures of experts how often each expert was chosen in the whole step; the extreme if any."""
+        """Tells each mixture how often its experts were chosen in the whole step; the extreme, or nothing."""
         local = self.objective.counts
         if not local:
             return torch.empty(0)
