@@ -107,7 +107,7 @@ def test_a_resumed_run_has_the_same_bits() -> None:
 )
 def test_the_load_stays_balanced_and_would_not_by_itself(preset: str, remedy: dict[str, float]) -> None:
     def load(**arguments: float) -> float:
-        """Of the last six of thirty steps; tokens have much in common, so that routers begin with favourites."""
+        """Of the last six of thirty steps; tokens have much in common, so routers begin with favourites."""
         trained = engine(preset, **{"balance_loss": 0.0, "bias_speed": 0.0} | arguments)
         with torch.no_grad():
             trained.model.embedding.weight += 0.04 * torch.randn(32, generator=torch.manual_seed(0))

@@ -128,14 +128,14 @@ class MixtureOfExperts(nn.Module):
         counts = torch.bincount(chosen.flatten(), minlength=self.n_experts)
         # Choices in the order of their experts: one look-up for all, and each expert has a slice.
         order = chosen.flatten().argsort(stable=True)
-        slices = torch.split(tokens[order // self.n_active], counts.tolist())
+        slices = torch.split(tokens.index_select(0, order // self.n_active), counts.tolist())
         # Also without any token: every parameter then has a gradient, of zero, as DDP needs.
         done = torch.cat(
             [expert(part[None])[0] for expert, part in zip(self._experts(), slices, strict=True)]
         )
         # Back in the order of the tokens, and summed from there: adding up by index is random on a GPU.
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
-        mixed = (done[back].view(*weights.shape, -1) * weights[..., None]).sum(1)
+        mixed = (done.index_select(0, back).view(*weights.shape, -1) * weights[..., None]).sum(1)
         y: Tensor = mixed.to(x.dtype).view_as(x)
         return y if self.shared is None else y + self.shared(x)
 
