@@ -86,7 +86,11 @@ LENGTHS = (9, 1, 14)
 
 
 def check_documents(model: Decoder) -> None:
-    """Documents that share a row give the scores and the gradients that each gives alone."""
+    """Documents that share a row give the scores and the gradients that each gives alone.
+
+    In float64: rounding alone may put a unit on the other side of a ReLU's kink.
+    """
+    model.double()
     tokens, n = ids(2, sum(LENGTHS)), 2 * sum(LENGTHS)
     targets = ids(2, sum(LENGTHS), seed=1)
     documents = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS)).expand_as(tokens)
