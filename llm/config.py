@@ -31,7 +31,6 @@ from llm.types import ConfigError, NotReproduced
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONF = REPOSITORY / "conf"
 
-CONFIG_VERSION = 1
 ENTRY_KEYS = (
     "name",
     "run_dir",
@@ -325,7 +324,10 @@ def locate(mistake: ConfigError, config: DictConfig | None) -> ConfigError:
 
 
 def leaves(config: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value of a config with its dotted path; interpolated containers are not entered twice."""
+    """Every plain value of a config, and every list, with its dotted path.
+
+    Interpolated containers are not entered twice.
+    """
     keys = range(len(config)) if isinstance(config, ListConfig) else list(config)
     for key in keys:
         path = f"{prefix}.{key}" if prefix else str(key)
@@ -336,8 +338,11 @@ def leaves(config: DictConfig | ListConfig, prefix: str = "") -> Iterator[tuple[
         except OmegaConfBaseException:
             continue
         if isinstance(value, (DictConfig, ListConfig)):
-            if not OmegaConf.is_interpolation(config, key):
-                yield from leaves(value, path)
+            if OmegaConf.is_interpolation(config, key):
+                continue
+            if isinstance(value, ListConfig):
+                yield path, OmegaConf.to_container(value)
+            yield from leaves(value, path)
         else:
             yield path, value
 
@@ -559,20 +564,3 @@ def resolved(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""``{n: function}``: brings a config of version n to version n + 1 (a renamed key is moved)."""
-
-
-def migrate(config: dict[str, Any]) -> dict[str, Any]:
-    """Brings an older saved config to `CONFIG_VERSION`, one version at a time."""
-    version = config.get("config_version", CONFIG_VERSION)
-    if not isinstance(version, int) or version > CONFIG_VERSION:
-        raise ConfigError(
-            "config_version", version, f"this checkout knows versions up to {CONFIG_VERSION}: update it"
-        )
-    while version < CONFIG_VERSION:
-        config = MIGRATIONS[version](config)
-        version += 1
-    return {**config, "config_version": CONFIG_VERSION}

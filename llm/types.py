@@ -79,6 +79,11 @@ class Batch:
     source: Int[Tensor, "B C"] | None = None
     source_padding: Bool[Tensor, "B C"] | None = None
 
+    @property
+    def n_tokens(self) -> int:
+        """Places a model reads, an encoder's and padding included."""
+        return self.tokens.numel() + (0 if self.source is None else self.source.numel())
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`, copied without waiting where the device allows."""
         moved = {
@@ -94,7 +99,11 @@ class Tokenizer(Protocol):
     """Text to ids and back. `eos_id` ends a document; None when the vocabulary has no such id."""
 
     vocab_size: int
-    eos_id: int | None
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id that ends a document."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, never a special one."""

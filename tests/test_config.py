@@ -106,18 +106,6 @@ def test_build_takes_plain_text_as_it_is() -> None:
     assert config.build({"text": "costs ${seed}"}) == {"text": "costs ${seed}"}
 
 
-def test_an_older_saved_config_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "CONFIG_VERSION", 3)
-    monkeypatch.setattr(
-        config,
-        "MIGRATIONS",
-        {1: lambda c: {**c, "a": c["a"] + 1}, 2: lambda c: {**c, "a": c["a"] * 10}},
-    )
-    assert config.migrate({"config_version": 1, "a": 1}) == {"config_version": 3, "a": 20}
-    with pytest.raises(ConfigError, match="config_version=9"):
-        config.migrate({"config_version": 9})
-
-
 def test_a_mistake_is_located_by_parameter_name_and_value() -> None:
     cfg = OmegaConf.create({"data": {"path": "/nope"}, "other": {"path": "/else"}})
     found = config.locate(ConfigError("path", "/else", "no such file"), cfg)

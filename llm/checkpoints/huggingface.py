@@ -6,35 +6,41 @@ Nothing is unpickled: weights in ``.bin`` files are refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm import files
-from llm.checkpoints.families import FAMILIES, Family, Rule, family_of, fits, read_config, write_config
-from llm.config import build, nearest
-from llm.models.decoder import Decoder
+from llm.checkpoints.conversion import assemble
+from llm.checkpoints.families.base import Family, fits, read_config, write_config
+from llm.checkpoints.families.catalogue import families, family_of
+from llm.config import nearest
 from llm.models.weights import persistent
 from llm.types import ConfigError
 
 SHARD_BYTES = 5_000_000_000
-HARMLESS = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias")
-"""Endings of tensors that old files hold beside the weights: tables that follow from the config."""
 
 
-def load_pretrained(path: str | Path, *, max_seq_len: int | None = None, key: str = "path") -> nn.Module:
+def load_pretrained(
+    path: str | Path,
+    *,
+    max_seq_len: int | None = None,
+    key: str = "path",
+    on_tensor: Callable[[], object] = lambda: None,
+) -> nn.Module:
     """The model in a directory that transformers' ``save_pretrained`` or the Hub left, in evaluation mode.
 
     Args:
         path: the directory.
         max_seq_len: longest sequence, in tokens; None for the one it was trained with.
         key: the config key to name in errors.
+        on_tensor: called after each of the model's tensors.
 
     Returns:
         The model on the CPU, in the types of the file; its ``recipe`` is its config in our words.
@@ -47,20 +53,22 @@ def load_pretrained(path: str | Path, *, max_seq_len: int | None = None, key: st
     theirs = _read_json(folder / "config.json", path, key)
     family = _family(theirs, path, key)
     recipe = _recipe(family, theirs, path, key)
-    sizes = {"vocab_size": theirs["vocab_size"], "max_seq_len": max_seq_len or theirs[family.positions]}
-    with torch.device("meta"):
-        model: Decoder = build({**recipe, **sizes, "_partial_": False})
     with ExitStack() as opened:
         stored = {
-            name: (shard, opened_file)
-            for shard, opened_file in _open_shards(folder, path, key, opened)
+            name: partial(opened_file.get_tensor, name)
+            for opened_file in _open_shards(folder, path, key, opened)
             for name in opened_file.keys()  # noqa: SIM118  (a handle, no mapping)
         }
-        weights = _translated(family, recipe, persistent(model), stored, path, key)
-    model.load_state_dict(weights, strict=False, assign=True)
-    _fill_tables(model)
-    model.recipe = recipe  # type: ignore[assignment]
-    return model.eval()
+        return assemble(
+            family,
+            recipe,
+            theirs,
+            stored,
+            max_seq_len=max_seq_len,
+            path=path,
+            key=key,
+            on_tensor=on_tensor,
+        )
 
 
 def save_pretrained(
@@ -69,7 +77,7 @@ def save_pretrained(
     """Writes `model` as transformers reads it: ``config.json``, safetensors, the tokenizer's files.
 
     Args:
-        model: one of `llm.models.decoder.Decoder`.
+        model: one of `llm.models.decoder.Decoder`, or of `llm.models.encoder_decoder.EncoderDecoder`.
         tokenizer: whose files go along, by its ``save_pretrained(path)``; None for none.
         path: the directory, which is made.
         recipe: the model's config; None for ``model.recipe``.
@@ -86,7 +94,7 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
     for name, tensor in persistent(model).items():
-        rule, names = _rule(family, name)
+        rule, names = family.rule(name)
         tensors |= dict(zip(names, rule.split(tensor.detach(), config), strict=True))
     _write_shards(folder, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sizes: Any = model
@@ -114,9 +122,9 @@ def _read_json(file: Path, path: str | Path, key: str) -> dict[str, Any]:
 
 def _family(theirs: Mapping[str, Any], path: str | Path, key: str) -> Family:
     kind = str(theirs.get("model_type"))
-    family = family_of(kind)
+    family = family_of(kind, theirs)
     if family is None:
-        known = [family.model_type for family in FAMILIES]
+        known = list(dict.fromkeys(family.model_type for family in families()))
         mend = f"is of the architecture {kind}, which is not supported{nearest(kind, known)}"
         raise ConfigError(key, path, f"{mend}; supported: {', '.join(known)}")
     return family
@@ -134,8 +142,8 @@ def _recipe(family: Family, theirs: Mapping[str, Any], path: str | Path, key: st
         raise ConfigError(key, path, mend) from error
 
 
-def _open_shards(folder: Path, path: str | Path, key: str, opened: ExitStack) -> Iterator[tuple[str, Any]]:
-    """Every safetensors file that belongs to the model, by name."""
+def _open_shards(folder: Path, path: str | Path, key: str, opened: ExitStack) -> Iterator[Any]:
+    """Every safetensors file that belongs to the model."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names: Sequence[str] = sorted(set(_read_json(index, path, key)["weight_map"].values()))
@@ -151,69 +159,16 @@ def _open_shards(folder: Path, path: str | Path, key: str, opened: ExitStack) ->
         if Path(name).name != name:
             raise ConfigError(key, path, f"its index names {name}, which is not a file in it")
         try:
-            yield name, opened.enter_context(safe_open(folder / name, framework="pt"))
+            yield opened.enter_context(safe_open(folder / name, framework="pt"))
         except (SafetensorError, OSError) as error:
             raise ConfigError(key, path, f"{name} is damaged or missing: {error}") from error
-
-
-def _translated(
-    family: Family,
-    recipe: dict[str, Any],
-    wanted: Mapping[str, Tensor],
-    stored: Mapping[str, tuple[str, Any]],
-    path: str | Path,
-    key: str,
-) -> dict[str, Tensor]:
-    """Our tensors from theirs; all that is wrong with them is said at once."""
-    weights: dict[str, Tensor] = {}
-    used: set[str] = set()
-    wrong: list[str] = []
-    for name, shape in ((name, tensor.shape) for name, tensor in wanted.items()):
-        rule, names = _rule(family, name)
-        found = [n if n in stored else n.removeprefix(family.optional_prefix) for n in names]
-        used.update(found)
-        if missing := [n for n in found if n not in stored]:
-            wrong += [f"{n} is missing" for n in missing]
-            continue
-        try:
-            tensor = rule.join([stored[n][1].get_tensor(n) for n in found], recipe)
-        except RuntimeError:  # sizes that cannot even be put together
-            wrong.append(f"{', '.join(found)} do not make a {list(shape)}")
-            continue
-        if tensor.shape != shape:
-            wrong.append(f"{', '.join(found)} make {list(tensor.shape)} in place of {list(shape)}")
-        weights[name] = tensor
-    tied = {"lm_head.weight", "embed_out.weight"} if recipe["tie_embeddings"] else set()
-    extra = [n for n in stored if n not in used | tied and not n.endswith(HARMLESS)]
-    wrong += [f"{n} is unexpected" for n in sorted(extra)]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ConfigError(key, path, f"does not fit its config.json: {'; '.join(wrong[:5])}{more}")
-    return weights
-
-
-def _rule(family: Family, ours: str) -> tuple[Rule, list[str]]:
-    for rule in family.rules:
-        if names := rule.names(ours):
-            return rule, names
-    raise AssertionError(f"{family.model_type} has no rule for {ours}")
-
-
-def _fill_tables(model: Decoder) -> None:
-    """What is no weight and follows from the sizes: rotary tables."""
-    tables = {name: buffer for name, buffer in model.named_buffers() if buffer.is_meta}
-    for name, buffer in tables.items():
-        owner = model.get_submodule(name.rpartition(".")[0])
-        setattr(owner, name.rpartition(".")[2], torch.empty_like(buffer, device="cpu"))
-    for owner in {model.get_submodule(name.rpartition(".")[0]) for name in tables}:
-        owner.init_weights(torch.Generator())  # type: ignore[operator]
 
 
 # ----------------------------------------------------------------------------- writing
 
 
 def _family_for(config: Mapping[str, Any]) -> Family:
-    judged = [(fits(family, dict(config)), family) for family in FAMILIES]
+    judged = [(fits(family, dict(config)), family) for family in families()]
     for mistakes, family in judged:
         if not mistakes:
             return family

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from llm.checkpoints import manifest
 from llm.config import build
 from llm.files import sync
+from llm.migrations import renewed
 from llm.models.weights import persistent
 from llm.tokenizers.base import load as load_tokenizer
 from llm.types import ConfigError, LanguageModel, Tokenizer
@@ -206,7 +207,8 @@ def load_model(
     place = resolve(path, key=key)
     description = json.loads((place / "model.json").read_text(encoding="utf-8"))
     sizes = {name: description[name] for name in ("vocab_size", "max_seq_len")}
-    made = build({**description["config"], **sizes, "_partial_": False})
+    recipe = renewed(description["config"])
+    made = build({**recipe, **sizes, "_partial_": False})
     weights = load_file(place / "model.safetensors")
     require_same_architecture(weights, made, path, key=key)
     tied = set(made.state_dict()) - set(weights)
@@ -214,7 +216,7 @@ def load_model(
     assert set(missing) <= tied
     tokenizer = load_tokenizer(place / "tokenizer", key=key)
     state = json.loads((place / "state.json").read_text(encoding="utf-8"))
-    info = {**description["info"], "step": int(state["step"]), "path": place, "config": description["config"]}
+    info = {**description["info"], "step": int(state["step"]), "path": place, "config": recipe}
     return made.eval(), tokenizer, info
 
 

@@ -12,8 +12,9 @@ from llm import runtime
 from llm.data.rows import RowBuilder, Rows
 from llm.inputs import Place, digest, read_jsonl
 from llm.runs.progress import Display, Progress
-from llm.tokenizers.chat import ROLES, ChatML
-from llm.types import Batch, ConfigError, Conversation, Message, Splits, Tokenizer
+from llm.tokenizers.chat import ROLES
+from llm.tokenizers.template import template_for
+from llm.types import Batch, ChatTemplate, ConfigError, Conversation, Message, Splits, Tokenizer
 
 
 class ConversationRows:
@@ -70,7 +71,7 @@ class ConversationData:
         train = list(read_conversations(self.train, key="train"))
         validation = list(read_conversations(self.validation, key="validation"))
         tokenizer = make_tokenizer(turn.content for conversation in train for turn in conversation)
-        chat = ChatML(tokenizer)
+        chat = template_for(tokenizer)
         return Splits(
             self._rows(train, chat, tokenizer.vocab_size, "train"),
             self._rows(validation, chat, tokenizer.vocab_size, "validation"),
@@ -78,7 +79,7 @@ class ConversationData:
         )
 
     def _rows(
-        self, conversations: Sequence[Conversation], chat: ChatML, vocab_size: int, split: str
+        self, conversations: Sequence[Conversation], chat: ChatTemplate, vocab_size: int, split: str
     ) -> ConversationRows:
         builder = RowBuilder(vocab_size)
         n_truncated = n_dropped = 0

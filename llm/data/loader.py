@@ -7,6 +7,7 @@ ranks and micro-batches changes who computes a sequence, never which sequences a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache
 from itertools import groupby
 from typing import Protocol, overload, runtime_checkable
@@ -133,10 +134,9 @@ def _bits(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
 
 def _joined(parts: Sequence[Batch]) -> Batch:
     """Batches of one length, as one."""
-    targets = [part.targets for part in parts if part.targets is not None]
-    documents = [part.documents for part in parts if part.documents is not None]
-    return Batch(
-        torch.cat([part.tokens for part in parts]),
-        torch.cat(targets) if targets else None,
-        documents=torch.cat(documents) if documents else None,
-    )
+
+    def together(name: str) -> torch.Tensor | None:
+        found = [value for part in parts if (value := getattr(part, name)) is not None]
+        return torch.cat(found) if found else None
+
+    return Batch(**{field.name: together(field.name) for field in fields(Batch)})  # type: ignore[arg-type]

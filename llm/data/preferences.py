@@ -12,6 +12,7 @@ from llm.data.conversations import as_paths, conversation_of, report_long, token
 from llm.data.rows import RowBuilder, Rows
 from llm.inputs import digest, read_jsonl
 from llm.tokenizers.chat import ChatML
+from llm.tokenizers.template import JinjaTemplate, template_for
 from llm.types import Batch, Preference, Splits, Tokenizer
 
 
@@ -71,7 +72,7 @@ class PreferenceData:
             for text in (*(turn.content for turn in pair.prompt), pair.chosen, pair.rejected)
         )
         tokenizer = make_tokenizer(texts)
-        chat = ChatML(tokenizer)
+        chat = template_for(tokenizer)
         return Splits(
             self._pairs(train, chat, tokenizer.vocab_size, "train"),
             self._pairs(validation, chat, tokenizer.vocab_size, "validation"),
@@ -79,7 +80,7 @@ class PreferenceData:
         )
 
     def _pairs(
-        self, pairs: Sequence[Preference], chat: ChatML, vocab_size: int, split: str
+        self, pairs: Sequence[Preference], chat: ChatML | JinjaTemplate, vocab_size: int, split: str
     ) -> PreferencePairs:
         builder = RowBuilder(vocab_size)
         n_truncated = n_dropped = 0

@@ -108,6 +108,10 @@ def _check_tokenizer(vocab_size: int, scorer: Scorer) -> None:
 
 
 def _prompts(dataset: Dataset, scorer: Scorer) -> Iterator[str]:
-    """The beginnings of a few sequences, spread over the split, for sample generations."""
+    """The beginnings of a few sequences, spread over the split, for sample generations; or whole sources."""
     for index in np.unique(np.linspace(0, len(dataset) - 1, N_PROMPTS, dtype=int)):
-        yield scorer.tokenizer.decode(dataset.batch([int(index)]).tokens[0, :PROMPT_TOKENS].tolist())
+        batch = dataset.batch([int(index)])
+        read = batch.tokens[0, :PROMPT_TOKENS]
+        if batch.source is not None:
+            read = batch.source[0] if batch.source_padding is None else batch.source[0][batch.source_padding[0]]
+        yield scorer.tokenizer.decode([token for token in read.tolist() if token != scorer.tokenizer.eos_id])

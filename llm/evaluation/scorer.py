@@ -21,7 +21,7 @@ from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
 from llm.models.evaluating import evaluating
 from llm.models.likelihood import target_log_probs
-from llm.tokenizers.chat import ChatML
+from llm.tokenizers.template import template_for
 from llm.types import (
     IGNORE,
     Batch,
@@ -87,7 +87,7 @@ class Scorer:
             ConfigError: when the tokenizer has no chat markers.
         """
         if self._chat is None:
-            self._chat = ChatML(self.tokenizer)
+            self._chat = template_for(self.tokenizer)
         return self._chat
 
     @property

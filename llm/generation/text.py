@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 from llm.types import Tokenizer
 
@@ -37,6 +38,12 @@ class TextStream:
     def text(self) -> str:
         """All text emitted so far."""
         return self._decoded[: self._emitted]
+
+    def fork(self) -> TextStream:
+        """A stream that goes on from here by itself."""
+        other = copy(self)
+        other._ids = list(self._ids)
+        return other
 
     def push(self, token: int) -> str:
         """Takes one id; returns the text that has become final, often empty."""

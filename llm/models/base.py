@@ -42,6 +42,7 @@ class Sizes:
             dropped by the block.
         layer: number of the block the part stands in, from 0.
         head_dim: width of one head; ``d_model / n_heads`` when it is 0.
+        causal: whether a place sees only those before it; False in an encoder, where all see all.
     """
 
     d_model: int
@@ -54,6 +55,7 @@ class Sizes:
     dropout: float
     layer: int = 0
     head_dim: int = 0
+    causal: bool = True
 
     def __post_init__(self) -> None:
         if not self.head_dim:
@@ -87,8 +89,8 @@ class Attention(Protocol):
     """Mixes information between places of a sequence. Called ``attention(sizes, rotate=rotate)``.
 
     Promises: causal whatever the mask is (None means plain causal attention, or, for a single new token,
-    everything in the cache); with a cache the same numbers as without; no draw from the global random state
-    but for dropout in training.
+    everything in the cache), unless ``sizes.causal`` is False (None then means that all see all); with a
+    cache the same numbers as without; no draw from the global random state but for dropout in training.
 
     An attention whose attribute `block_masks` is True may also be given an `llm.models.masks.DocumentBlocks`
     as its mask, on a GPU; others need not know of it.
@@ -109,8 +111,9 @@ class Attention(Protocol):
             x: normalised residual stream.
             positions: place of each token in its sequence; feed it to `rotate`.
             mask: True where a query (row) may look at a key (column); S counts cached and new tokens.
-            cache: this layer's `LayerCache`, or None.
-            context: an encoder's output to attend to instead of `x` itself (cross-attention).
+            cache: this layer's `LayerCache`, or its `ContextCache` when there is a `context`; or None.
+            context: an encoder's output to attend to instead of `x` itself (cross-attention); `mask` is then
+                over its places.
         """
         ...
 
@@ -157,7 +160,10 @@ class Position(Protocol):
         ...
 
     def bias(self, n_past: int, n_new: int, device: torch.device) -> Float[Tensor, "H T S"] | None:
-        """Numbers added to the scores of `n_new` queries and ``n_past + n_new`` keys; None for none."""
+        """Numbers added to the scores of `n_new` queries and ``n_past + n_new`` keys; None for none.
+
+        What it gives for keys after the query matters in an encoder only (``sizes.causal`` False).
+        """
         ...
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from llm.models.base import Attention, FeedForward, Mask
@@ -26,10 +26,13 @@ class Block(nn.Module):
     ========  ==========================  ====================================================
 
     With `parallel` both parts read the same x (Wang, Komatsuzaki 2021; GPT-NeoX, Black et al. 2022, section
-    2.1). What either part returns is dropped with probability `dropout` while training.
+    2.1). Between attention and feed-forward a decoder that reads an encoder's output has `cross_attention`
+    (Vaswani et al. 2017, section 3.1). What any part returns is dropped with probability `dropout` while
+    training.
     """
 
     attention: Attention
+    cross_attention: Attention | None
     feed_forward: FeedForward
 
     def __init__(
@@ -38,17 +41,22 @@ class Block(nn.Module):
         attention: Attention,
         feed_forward: FeedForward,
         norm: Callable[[], nn.Module],
+        cross_attention: Attention | None = None,
         placement: Placement = "pre",
         parallel: bool = False,
         dropout: float,
     ) -> None:
         super().__init__()
+        assert cross_attention is None or not parallel, "no architecture has both"
         self.attention_norm = norm()
         self.attention = attention
+        self.cross_attention_norm = norm() if cross_attention is not None else None
+        self.cross_attention = cross_attention
         self.feed_forward_norm = norm()
         self.feed_forward = feed_forward
         sandwich = placement == "sandwich"
         self.attention_output_norm = norm() if sandwich else None
+        self.cross_attention_output_norm = norm() if sandwich and cross_attention is not None else None
         self.feed_forward_output_norm = norm() if sandwich else None
         self.placement, self.parallel, self.dropout = placement, parallel, dropout
 
@@ -59,8 +67,14 @@ class Block(nn.Module):
         positions: Int[Tensor, "#B T"],
         mask: Mask | DocumentBlocks | None,
         cache: Any = None,
+        context: Float[Tensor, "B C D"] | None = None,
+        context_mask: Bool[Tensor, "#B 1 T C"] | None = None,
+        context_cache: Any = None,
     ) -> Float[Tensor, "B T D"]:
-        """The stream after this layer; arguments as in `llm.models.base.Attention`."""
+        """The stream after this layer; arguments as in `llm.models.base.Attention`.
+
+        `context` and what begins with it are for the cross-attention, the others for the attention.
+        """
 
         def attend(x: Tensor) -> Tensor:
             return self.attention(x, positions=positions, mask=cast(Any, mask), cache=cache)
@@ -69,6 +83,16 @@ class Block(nn.Module):
         if self.parallel:
             return x + mixed + self._feed(x)
         x = self._joined(x, mixed, self.attention_norm)
+        if self.cross_attention is not None and self.cross_attention_norm is not None:
+
+            def look_up(x: Tensor) -> Tensor:
+                assert self.cross_attention is not None
+                return self.cross_attention(
+                    x, positions=positions, mask=context_mask, cache=context_cache, context=context
+                )
+
+            norm = self.cross_attention_norm
+            x = self._joined(x, self._result(look_up, x, norm, self.cross_attention_output_norm), norm)
         return self._joined(x, self._feed(x), self.feed_forward_norm)
 
     def _feed(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:

@@ -16,7 +16,7 @@ from llm.models.base import Attention, FeedForward, Mask, Norm, Position, Sizes
 from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
 from llm.models.initialisation import gpt2
-from llm.models.masks import DocumentBlocks, attention_mask, places_in_documents
+from llm.models.masks import DocumentBlocks, attention_mask, fixed_places, places_in_documents
 from llm.types import Batch, ConfigError
 
 Count = Annotated[int, Field(gt=0)]
@@ -141,18 +141,24 @@ class Decoder(nn.Module):
             cache: what earlier calls left; it is extended.
 
         Raises:
-            ConfigError: more tokens than `max_seq_len`.
+            ConfigError: more tokens than `max_seq_len`, or a source for an encoder.
         """
         assert cache is None or batch.documents is None, "several documents in a row are read without a cache"
-        n_new = batch.tokens.shape[1]
-        n_past = cache.length if cache is not None else 0
-        if batch.padding is None and batch.positions is None and n_past + n_new > self.max_seq_len:
-            mend = f"the model reads at most max_seq_len={self.max_seq_len} tokens; shorten the sequences"
-            raise ConfigError("seq_len", n_past + n_new, mend)
-        positions = batch.positions
+        if batch.source is not None:
+            mend = "has a source for an encoder to read, this model has none; take model=t5, or data=text"
+            raise ConfigError("data", "pairs", mend)
+        n_new, positions = batch.tokens.shape[1], batch.positions
+        rows = None if cache is None else cache.rows(n_new)
+        if rows is not None and cache is not None:  # a static cache: its numbers are never asked for
+            places, mask = fixed_places(rows, cache.capacity, batch.padding, self.position.bias)
+        else:
+            n_past = cache.length if cache is not None else 0
+            if batch.padding is None and positions is None and n_past + n_new > self.max_seq_len:
+                mend = f"the model reads at most max_seq_len={self.max_seq_len} tokens; shorten the sequences"
+                raise ConfigError("seq_len", n_past + n_new, mend)
+            places, mask = _positions(n_past, n_new, batch), self._mask(n_past, n_new, batch)
         if positions is None:
-            positions = _positions(n_past, n_new, batch)
-        mask = self._mask(n_past, n_new, batch)
+            positions = places
         x = self.embedding(batch.tokens)
         if self.embedding_scale != 1.0:
             x = x * torch.tensor(self.embedding_scale, dtype=x.dtype, device=x.device)

@@ -131,3 +131,44 @@ def _kernel(device_type: str) -> Callable[..., Any]:
     """Compiled where there is a kernel to compile; on a CPU the plain formula, for tests."""
     kernel: Callable[..., Any] = flex_attention
     return kernel if device_type == "cpu" else torch.compile(kernel, dynamic=False)
+
+
+def fixed_places(
+    rows: Int[Tensor, " T"],
+    n_columns: int,
+    padding: Bool[Tensor, "B S"] | None,
+    bias: Callable[[int, int, torch.device], Float[Tensor, "H T S"] | None],
+) -> tuple[Int[Tensor, "#B T"], Any]:
+    """Positions and mask of the next tokens over all of a `llm.models.cache.StaticCache`.
+
+    Every number that differs from token to token is a tensor, so that one compiled step serves all of them.
+
+    Two cached tokens, the next one, room for five:    1 1 1 0 0
+
+    Args:
+        rows: numbers of the new tokens, ``cache.rows(n_new)``.
+        n_columns: the cache's capacity, S.
+        padding: where text stands; True in all places that are not yet written.
+        bias: the position's; it must be a function of distance alone.
+
+    Returns:
+        The places [B or 1, T], counted from each sequence's first token past the padding on its left, and the
+        mask [B or 1, H or 1, T, S].
+    """
+    columns = torch.arange(n_columns, device=rows.device)
+    allowed = (columns <= rows[:, None])[None, None]
+    positions = rows[None]
+    if padding is not None:
+        positions = (rows - (~padding).sum(1, keepdim=True)).clamp(min=0)
+        allowed = allowed & padding[:, None, None, :] | (columns == rows[:, None])
+    last = bias(n_columns - 1, 1, rows.device)
+    if last is None:
+        return positions, allowed
+    # The last row holds what every distance adds; a row further up is the same one, moved.
+    behind = (columns - rows[:, None] + n_columns - 1).clamp(max=n_columns - 1)
+    return positions, last[:, 0][:, behind].masked_fill(~allowed, -torch.inf)
+
+
+def reading_mask(padding: Bool[Tensor, "B C"], n_queries: int) -> Bool[Tensor, "B 1 T C"]:
+    """Every query may look at all that is text, ahead and behind: an encoder, or a decoder at its output."""
+    return padding[:, None, None, :].expand(-1, 1, n_queries, -1)

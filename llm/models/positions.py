@@ -80,19 +80,19 @@ class AlibiPosition(NoPosition):
 
     Press, Smith, Lewis 2022, "Train Short, Test Long", section 3. With a power of two of heads the rates are
     the geometric series from ``2^(-8/n)``; otherwise that of the next lower power, then every other one of
-    the next higher power, as in the authors' code.
+    the next higher power, as in the authors' code. In an encoder distances count in both directions.
     """
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__(sizes)
-        self.n_heads = sizes.n_heads
+        self.n_heads, self.causal = sizes.n_heads, sizes.causal
 
     def bias(self, n_past: int, n_new: int, device: torch.device) -> Float[Tensor, "H T S"]:
         """Minus the rate of each head times the distance."""
         columns = torch.arange(n_past + n_new, device=device)
         distances = columns[n_past:, None] - columns
         rates = torch.tensor(_alibi_rates(self.n_heads), device=device)
-        return -rates[:, None, None] * distances.clamp(min=0)
+        return -rates[:, None, None] * (distances.clamp(min=0) if self.causal else distances.abs())
 
 
 def _alibi_rates(n_heads: int) -> list[float]:

@@ -181,7 +181,7 @@ class Engine:
             is even) and ``expert_load_max_over_mean`` (of the step's tokens, in the worst layer).
         """
         counts = [self.units(batch) for batch in micro_batches]
-        total, tokens = self.sum([sum(counts), sum(batch.tokens.numel() for batch in micro_batches)])
+        total, tokens = self.sum([sum(counts), sum(batch.n_tokens for batch in micro_batches)])
         if not self.model.training:
             self.model.train()
         sums: Tensor | None = None

@@ -45,11 +45,13 @@ class FSDP2:
         with torch.no_grad():
             for tensor in persistent(model).values():
                 dist.broadcast(tensor, 0, group=mesh.get_group())
+        published: Any = model
         policy = MixedPrecisionPolicy()
         if precision.mixed:  # gradients are still summed in float32
             policy = MixedPrecisionPolicy(param_dtype=precision.dtype, reduce_dtype=torch.float32)
-        for block in model.get_submodule("blocks").children():
-            fully_shard(block, mesh=mesh, mp_policy=policy)
+        for name, style in published.parallel_plan().items():
+            if style == "block":
+                fully_shard(model.get_submodule(name), mesh=mesh, mp_policy=policy)
         # The loss is the root, not the model: so an algorithm may call `hidden` and `head` by themselves.
         fully_shard(objective, mesh=mesh, mp_policy=policy)
         return FSDP2Engine(

@@ -12,7 +12,7 @@ import torch
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.serving.base import Finish, Piece, TokenScore
-from llm.tokenizers.chat import ChatML
+from llm.tokenizers.template import template_for
 from llm.types import ConfigError, Conversation, LanguageModel, Tokenizer
 
 KEY = re.compile(r"[0-9a-f]{8,}|\d{4}-?\d{2}-?\d{2}.*")
@@ -48,7 +48,7 @@ class LocalEngine:
         self.max_seq_len, self.vocab_size = model.max_seq_len, tokenizer.vocab_size
         self._generator = Generator(model, tokenizer, device)
         self._tokenizer = tokenizer
-        self._template = ChatML(tokenizer) if chats else None
+        self._template = template_for(tokenizer) if chats else None
 
     def prompt_ids(self, text: str) -> list[int]:
         """The ids of a text; an empty one starts a new document."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from llm.checkpoints.pretrained import Pretrained, require_context
 from llm.models.accounting import count_parameters
 from llm.runs.run import Run
 from llm.training.trainer import Trainer
-from llm.types import Algorithm, Callback, Tokenizer, TrainingData
+from llm.types import Algorithm, Callback, TrainingData
 
 VERSION = 1
 
@@ -19,7 +20,7 @@ VERSION = 1
 def align(
     *,
     run: Run,
-    model: Callable[..., tuple[nn.Module, Tokenizer, Mapping[str, Any]]],
+    model: Pretrained,
     data: TrainingData,
     alignment: Algorithm,
     optimizer: Callable[..., torch.optim.Optimizer],
@@ -35,7 +36,7 @@ def align(
 
     Args:
         run: Where records and checkpoints go.
-        model: Loads the model to start from, with its tokenizer.
+        model: The model to start from, with its tokenizer.
         data: Conversations or preferences, as the algorithm needs.
         alignment: The algorithm: its loss, and what it keeps of the initial model.
         optimizer: Makes the optimizer from named parameters.
@@ -50,7 +51,9 @@ def align(
     Returns:
         The final validation loss of the algorithm.
     """
-    policy, tokenizer, info = model(key="path")
+    start, tokenizer, info = model.load(run)
+    require_context(start, data.seq_len)
+    policy = cast(nn.Module, start)
     splits = data.load(lambda _: tokenizer, run.directory / "data")
     n_params = count_parameters(policy)
     run.say(f"{n_params:,} parameters from step {info['step']}; {len(splits.train):,} training examples")

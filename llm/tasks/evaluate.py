@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from llm import files, runtime
-from llm.checkpoints.local import load_model, resolve
+from llm.checkpoints.pretrained import Loaded, Pretrained, load, locate
 from llm.evaluation import origin
 from llm.evaluation.base import AnyExam, DirectExam, Paired, Result
 from llm.evaluation.perplexity import ValidationLoss
@@ -49,7 +49,8 @@ class _Difference:
 def evaluate(
     *,
     run: Run,
-    checkpoint: str,
+    checkpoint: str | None = None,
+    model: Pretrained | None = None,
     evaluation: Mapping[str, AnyExam] | None = None,
     data: TrainingData | None = None,
     compare: Mapping[str, str] | None = None,
@@ -65,7 +66,9 @@ def evaluate(
 
     Args:
         run: Where records go.
-        checkpoint: A run's folder, or one of its checkpoints: the model.
+        checkpoint: The model: a run's folder or one of its checkpoints, a Hugging Face directory, or a GGUF
+            file.
+        model: A trained model in place of `checkpoint`, as ``model=pretrained model.hub=org/name``.
         evaluation: Exams by name. When empty: those of the checkpoint's own run if that was a lifecycle,
             else the validation loss on `data`.
         data: What exams that read tokens are measured on; what the model was trained on when null.
@@ -76,7 +79,8 @@ def evaluate(
     Returns:
         The main metric of the first exam.
     """
-    where = resolve(checkpoint)
+    own = Pretrained.chosen(checkpoint, model)
+    where = own.place
     exams = dict(evaluation or {}) or (
         {"validation_loss": ValidationLoss(data)} if data else origin.exams_of(where)
     )
@@ -87,13 +91,13 @@ def evaluate(
     if compare and not paired:
         mend = "none of these exams compares models example by example; add evaluation=[preference_margin]"
         raise ConfigError("compare", ", ".join(compare), mend)
-    others = {name: resolve(path, key=f"compare.{name}") for name, path in (compare or {}).items()}
+    others = {name: locate(path, key=f"compare.{name}") for name, path in (compare or {}).items()}
     own_name = next((name for name, path in others.items() if path == where), "model")
 
-    models = {own_name: _examine(run, where, "", exams, sample_tokens)}
+    models = {own_name: _examine(run, own.load(run), "", exams, sample_tokens)}
     for name, path in others.items():
         if name not in models:
-            models[name] = _examine(run, path, name, paired, 0)
+            models[name] = _examine(run, load(path, key=f"compare.{name}", run=run), name, paired, 0)
     differences = _differences(paired, {name: models[name] for name in others})
     _record(run, own_name, models, differences)
     first = next(iter(exams))
@@ -102,9 +106,9 @@ def evaluate(
 
 
 def _examine(
-    run: Run, checkpoint: Path, name: str, exams: Mapping[str, AnyExam], sample_tokens: int
+    run: Run, loaded: Loaded, name: str, exams: Mapping[str, AnyExam], sample_tokens: int
 ) -> _Examined:
-    model, tokenizer, info = load_model(checkpoint, key=f"compare.{name}" if name else "checkpoint")
+    model, tokenizer, info = loaded
     scorer = Scorer(model.to(runtime.device()), tokenizer, cache=run.directory / "data")
     results = {}
     for exam_name, exam in exams.items():
@@ -116,7 +120,7 @@ def _examine(
             raise _placed(error, exam_name) from error
     prompts = [prompt for result in results.values() for prompt in result.prompts]
     chosen = list(dict.fromkeys(prompts))[:N_SAMPLES] if sample_tokens else []
-    return _Examined(checkpoint, int(info["step"]), results, sample(scorer, chosen, sample_tokens))
+    return _Examined(Path(info["path"]), int(info["step"]), results, sample(scorer, chosen, sample_tokens))
 
 
 def _placed(error: ConfigError, exam: str) -> ConfigError:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from llm import runtime
-from llm.checkpoints.local import load_model
+from llm.checkpoints.pretrained import Pretrained
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
-from llm.tokenizers.chat import ChatML
-from llm.types import ConfigError, Conversation, Message, Tokenizer
+from llm.tokenizers.template import template_for
+from llm.types import ChatTemplate, ConfigError, Conversation, Message, Tokenizer
 
 Render = Callable[[Conversation], list[int]]
 
@@ -22,8 +22,9 @@ Render = Callable[[Conversation], list[int]]
 def generate(
     *,
     run: Run,
-    checkpoint: str,
     generation: Settings,
+    checkpoint: str | None = None,
+    model: Pretrained | None = None,
     prompt: str | None = None,
     system: str | None = None,
 ) -> None:
@@ -33,8 +34,9 @@ def generate(
 
     Args:
         run: Where the answers are recorded.
-        checkpoint: A run's folder, or one of its checkpoints.
         generation: How to write.
+        checkpoint: A run's folder or one of its checkpoints, a Hugging Face directory, or a GGUF file.
+        model: A trained model in place of `checkpoint`, as ``model=pretrained model.hub=org/name``.
         prompt: The text; ``-`` reads standard input; null starts a conversation on a terminal.
         system: Instructions to an aligned model, ahead of the conversation.
     """
@@ -44,11 +46,11 @@ def generate(
         prompt = _standard_input()
         if not prompt:
             raise ConfigError("prompt", "-", "standard input is empty")
-    model, tokenizer, info = load_model(checkpoint)
+    trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
     settings = generation if generation.seed is not None else replace(generation, seed=run.seed)
     render: Render = _plain(tokenizer)
     if info.get("chat"):
-        template = ChatML(tokenizer)
+        template = template_for(tokenizer)
         render = _templated(template)
         settings = replace(settings, stop_ids=(*settings.stop_ids, *template.stop_ids))
     elif system is not None:
@@ -56,11 +58,11 @@ def generate(
             "system", system, "this checkpoint was not aligned to follow instructions; leave it out"
         )
     opening = () if system is None else (Message("system", system),)
-    writer = _Writer(run, Generator(model, tokenizer, runtime.device()), settings)
+    writer = _Writer(run, Generator(trained, tokenizer, runtime.device()), settings)
     try:
         if prompt is None:
             run.say("An empty line or Ctrl-D ends the conversation.")
-            _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=model.max_seq_len)
+            _converse(writer, render, opening, remembers=bool(info.get("chat")), limit=trained.max_seq_len)
         else:
             writer.write(render((*opening, Message("user", prompt))), prompt)
     except BrokenPipeError:  # the reader has seen enough: `| head`
@@ -90,6 +92,12 @@ class _Writer:
                 sys.stdout.flush()
         sys.stdout.write("\n")
         sys.stdout.flush()
+        if done.finish_reason == "length" and len(done.ids) < settings.max_new_tokens:
+            limit = self.generator.model.max_seq_len
+            self.run.say(
+                f"The answer ends here because the model's context is full: max_seq_len={limit} tokens, "
+                f"and the prompt has {done.n_prompt_tokens}."
+            )
         seconds = time.perf_counter() - began
         self.n_tokens += len(done.ids)
         self.seconds += seconds
@@ -153,5 +161,5 @@ def _plain(tokenizer: Tokenizer) -> Render:
     return lambda conversation: tokenizer.encode(conversation[-1].content)
 
 
-def _templated(template: ChatML) -> Render:
+def _templated(template: ChatTemplate) -> Render:
     return lambda conversation: template.render(conversation, add_generation_prompt=True)[0]

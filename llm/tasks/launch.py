@@ -13,7 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from llm import runtime
-from llm.config import ENTRY_KEYS, Invocation, escaped, migrate, recorded_overrides, resolved
+from llm.config import ENTRY_KEYS, Invocation, escaped, recorded_overrides, resolved
+from llm.migrations import migrate
 from llm.runs import directory
 from llm.runs.directory import RunRecord
 from llm.sweeping.content import sweep_directory

@@ -1,4 +1,4 @@
-"""task=pretrain: next-token training of a fresh model."""
+"""task=pretrain: next-token training of a fresh model, or of a trained one that goes on."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from llm.checkpoints.pretrained import Pretrained, require_context, require_tokenizer
 from llm.checkpoints.recipe import recipe_of
 from llm.models.accounting import count_parameters, flops_per_token
 from llm.models.decoder import Decoder
+from llm.models.encoder_decoder import EncoderDecoder
 from llm.runs.run import Run
 from llm.training.losses import NextToken
 from llm.training.trainer import Trainer
-from llm.types import Callback, ConfigError, Tokenizer, TrainingData
+from llm.types import Callback, ConfigError, Dataset, Tokenizer, TrainingData
 
 VERSION = 1
+
+N_MEASURED = 16
+"""Sequences whose lengths tell those of all."""
 
 
 def pretrain(
     *,
     run: Run,
     data: TrainingData,
-    model: Callable[..., nn.Module],
+    model: Callable[..., nn.Module] | Pretrained,
     optimizer: Callable[..., torch.optim.Optimizer],
     schedule: Callable[[int, int], float],
     trainer: Trainer,
@@ -35,12 +40,13 @@ def pretrain(
     published: Mapping[str, Any] | None = None,
     resume: str | None = None,
 ) -> float:
-    """Trains `model` on `data` from its initialisation.
+    """Trains `model` on `data`.
 
     Args:
         run: Where records and checkpoints go.
         data: Loads the training and validation sequences.
-        model: Makes the model, given its vocabulary size and longest sequence.
+        model: Makes the model, given its vocabulary size and longest sequence; or a trained one to go on
+            with, which brings its own tokenizer.
         optimizer: Makes the optimizer from named parameters.
         schedule: Learning-rate multiplier from (step, total steps).
         trainer: The training loop.
@@ -63,9 +69,17 @@ def pretrain(
             )
         return tokenizer(texts)
 
-    splits = data.load(make_tokenizer, run.directory / "data")
-    fresh = model(vocab_size=splits.tokenizer.vocab_size, max_seq_len=data.seq_len)
-    fresh.init_weights(torch.Generator().manual_seed(run.seed))  # type: ignore[operator]
+    if isinstance(model, Pretrained):
+        start, trained_with, info = model.load(run)
+        require_context(start, data.seq_len)
+        splits = data.load(lambda _: trained_with, run.directory / "data")
+        require_tokenizer(start, splits.tokenizer, key="data", value=type(data).__name__)
+        fresh, recipe = cast(nn.Module, start), info["config"]
+    else:
+        splits = data.load(make_tokenizer, run.directory / "data")
+        fresh = model(vocab_size=splits.tokenizer.vocab_size, max_seq_len=data.seq_len)
+        fresh.init_weights(torch.Generator().manual_seed(run.seed))  # type: ignore[operator]
+        recipe = recipe_of(model)
     n_params = count_parameters(fresh)
     run.say(f"{n_params:,} parameters, {len(splits.train):,} training sequences of {data.seq_len} tokens")
     result = trainer.fit(
@@ -78,10 +92,27 @@ def pretrain(
         parallelism=parallelism,
         precision=precision,
         checkpoint=checkpointing,
-        model_config=recipe_of(model),
-        flops_per_token=3 * flops_per_token(cast(Decoder, fresh), data.seq_len),
+        model_config=recipe,
+        flops_per_token=3 * _flops_per_token(fresh, splits.train, data.seq_len),
         callbacks=list((callbacks or {}).values()),
         resume_from=run.directory if resume else None,
     )
     run.summary.update(n_params=n_params, **({"published": dict(published)} if published else {}))
     return result.val_loss
+
+
+def _flops_per_token(model: nn.Module, train: Dataset, seq_len: int) -> float:
+    """Of a forward pass; with an encoder the mean over source and target, at the lengths of a few sequences.
+
+    Raises:
+        ConfigError: the sequences do not begin with what the model's decoder starts from.
+    """
+    if not isinstance(model, EncoderDecoder):
+        return flops_per_token(cast(Decoder, model), seq_len)
+    few = train.batch(range(min(len(train), N_MEASURED)))
+    if few.source is None:
+        return flops_per_token(model, seq_len)  # the model refuses such data when it is given them
+    if (first := int(few.tokens[0, 0])) != model.start_id:
+        mend = f"the model's decoder starts from {model.start_id}: let both be the same"
+        raise ConfigError("data.start_id", first, mend)
+    return model.forward_flops(few.source.shape[1], few.tokens.shape[1]) * len(few.tokens) / few.n_tokens

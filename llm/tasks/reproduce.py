@@ -15,7 +15,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from llm import files, runtime
-from llm.config import REPOSITORY, Invocation, compose, escaped, migrate, recorded_overrides, resolved
+from llm.config import REPOSITORY, Invocation, compose, escaped, recorded_overrides, resolved
+from llm.migrations import migrate
 from llm.reports import compare
 from llm.runs import directory, provenance
 from llm.runs.directory import RunRecord

@@ -5,21 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from llm import runtime
+from llm.checkpoints.pretrained import Pretrained
 from llm.runs.run import Run
 from llm.serving.server import require_libraries, run_until_stopped, take, url
 from llm.serving.settings import LOCAL_NAMES, Serving
 from llm.types import ConfigError
 
 
-def serve(*, run: Run, checkpoint: str, serving: Serving) -> None:
+def serve(
+    *, run: Run, serving: Serving, checkpoint: str | None = None, model: Pretrained | None = None
+) -> None:
     """Serves until Ctrl-C.
 
     The port is taken before the model is loaded: a mistake in either shows at once.
 
     Args:
         run: Says where the server is.
-        checkpoint: A run's folder, or one of its checkpoints.
         serving: Where to listen and how much to take on.
+        checkpoint: A run's folder or one of its checkpoints, a Hugging Face directory, or a GGUF file.
+        model: A trained model in place of `checkpoint`, as ``model=pretrained model.hub=org/name``.
 
     Raises:
         ConfigError: the libraries for serving are missing, the port is in use, or `checkpoint` is none.
@@ -28,17 +32,16 @@ def serve(*, run: Run, checkpoint: str, serving: Serving) -> None:
     if runtime.world_size() > 1:
         raise ConfigError("task", "serve", "runs in one process; start it without torchrun")
     with take(serving.host, serving.port) as opened:
-        from llm.checkpoints.local import load_model
         from llm.serving.local import LocalEngine, name_of
 
-        model, tokenizer, info = load_model(checkpoint)
+        trained, tokenizer, info = Pretrained.chosen(checkpoint, model).load(run)
         place = Path(info["path"])
         engine = LocalEngine(
-            model,
+            trained,
             tokenizer,
             runtime.device(),
             name=serving.model_name or name_of(place),
-            created=int((place / "model.safetensors").stat().st_mtime),
+            created=int(place.stat().st_mtime),
             chats=bool(info.get("chat")),
         )
         if serving.host not in LOCAL_NAMES:

@@ -1,8 +1,10 @@
 """What every tokenizer shares: the special tokens, how one is saved and loaded, and fast batches.
 
 A tokenizer directory holds plain JSON and nothing that could run: ``kind.json`` names the module of this
-room that understands it, ``tokenizer.json`` holds the vocabulary. A new kind is one module with three
-things: a function ``train(texts, ...)`` for configs to name, a class, and ``read(directory)``.
+room that understands it, ``tokenizer.json`` holds the vocabulary. Without that file, and with transformers'
+``tokenizer_config.json``, it is a directory of the open ecosystem: the kind ``huggingface``. A new kind is
+one module with three things: a function ``train(texts, ...)`` for configs to name, a class, and
+``read(directory)``.
 
 Text and special tokens never mix. `encode` turns *any* text into plain tokens, also text that spells
 ``<|im_end|>``; special ids are put in by code only (the chat template, the separator of documents). So
@@ -97,7 +99,7 @@ class TextTokenizer(ABC):
 
 
 def load(directory: str | Path, *, key: str = "tokenizer") -> Tokenizer:
-    """The tokenizer that `save` wrote to `directory`.
+    """The tokenizer that `save` wrote to `directory`, or that transformers' ``save_pretrained`` left there.
 
     Raises:
         ConfigError: for `key`, when the directory is not one of a tokenizer, or is damaged.
@@ -109,7 +111,8 @@ def load(directory: str | Path, *, key: str = "tokenizer") -> Tokenizer:
 
 
 def _load(directory: Path) -> Tokenizer:
-    about = read_json(directory / KIND_FILE)
+    foreign = not (directory / KIND_FILE).exists() and (directory / "tokenizer_config.json").is_file()
+    about = {"kind": "huggingface"} if foreign else read_json(directory / KIND_FILE)
     kind = about.get("kind", "")
     # The name comes from a file, so it may only pick a module of this room.
     if not (isinstance(kind, str) and re.fullmatch(r"[a-z][a-z0-9_]*", kind)):
@@ -121,7 +124,7 @@ def _load(directory: Path) -> Tokenizer:
     if reader is None:
         raise damaged(directory / KIND_FILE, f"its kind of tokenizer, {kind!r}, is unknown to this version")
     tokenizer: Tokenizer = reader(directory)
-    if tokenizer.vocab_size != about.get("vocab_size"):
+    if not foreign and tokenizer.vocab_size != about.get("vocab_size"):
         raise damaged(
             directory / VOCABULARY_FILE,
             f"it holds {tokenizer.vocab_size} ids, {KIND_FILE} says {about.get('vocab_size')}",

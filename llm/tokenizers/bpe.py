@@ -16,6 +16,7 @@ from pydantic import Field
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from llm.tokenizers.base import (
+    END_OF_TEXT,
     SPECIAL_TOKENS,
     VOCABULARY_FILE,
     TextTokenizer,
@@ -24,6 +25,8 @@ from llm.tokenizers.base import (
     read_json,
     well_formed,
 )
+from llm.tokenizers.chat import chat_source, stop_ids
+from llm.tokenizers.exchange import described, write_pretrained
 from llm.types import ConfigError
 
 N_BYTES = 256
@@ -68,6 +71,12 @@ class BytePairTokenizer(TextTokenizer):
     def vocabulary(self) -> str:
         """Hugging Face's ``tokenizer.json``."""
         return str(self._backend.to_str(pretty=False))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what ``transformers.AutoTokenizer.from_pretrained`` reads, ChatML as its template."""
+        eos = END_OF_TEXT if END_OF_TEXT in self._special else None
+        config = described(tuple(self._special), eos, chat_source(self._special))
+        write_pretrained(Path(folder), self.vocabulary(), config, stop_ids=stop_ids(self._special))
 
 
 def train(

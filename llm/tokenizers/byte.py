@@ -9,7 +9,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
 from llm.tokenizers.base import (
+    END_OF_TEXT,
     SPECIAL_TOKENS,
     VOCABULARY_FILE,
     TextTokenizer,
@@ -17,6 +21,8 @@ from llm.tokenizers.base import (
     read_json,
     well_formed,
 )
+from llm.tokenizers.chat import chat_source, stop_ids
+from llm.tokenizers.exchange import byte_alphabet, described, write_pretrained
 
 N_BYTES = 256
 
@@ -53,6 +59,16 @@ class ByteTokenizer(TextTokenizer):
     def vocabulary(self) -> str:
         """What the ids mean, for a reader; nothing here is learned."""
         return json.dumps({"n_bytes": N_BYTES, "special_tokens": list(SPECIAL_TOKENS)}) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what transformers reads: a byte-level vocabulary without a single merge."""
+        vocabulary = {character: byte for byte, character in enumerate(byte_alphabet())}
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([AddedToken(name, normalized=False) for name in SPECIAL_TOKENS])
+        config = described(SPECIAL_TOKENS, END_OF_TEXT, chat_source(self._special))
+        write_pretrained(Path(folder), backend.to_str(), config, stop_ids=stop_ids(self._special))
 
 
 def train(texts: Iterable[str]) -> ByteTokenizer:  # noqa: ARG001  (the shape every tokenizer config has)

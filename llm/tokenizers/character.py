@@ -9,7 +9,20 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from llm.tokenizers.base import SPECIAL_TOKENS, VOCABULARY_FILE, Corpus, TextTokenizer, damaged, read_json
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+
+from llm.tokenizers.base import (
+    END_OF_TEXT,
+    SPECIAL_TOKENS,
+    VOCABULARY_FILE,
+    Corpus,
+    TextTokenizer,
+    damaged,
+    read_json,
+)
+from llm.tokenizers.chat import chat_source, stop_ids
+from llm.tokenizers.exchange import described, write_pretrained
 from llm.types import ConfigError
 
 
@@ -55,6 +68,27 @@ class CharacterTokenizer(TextTokenizer):
         # Escaped to ASCII: a lone surrogate or a control character survives, and an editor shows all.
         content = {"characters": self._characters, "special_tokens": list(self._special)}
         return json.dumps(content, ensure_ascii=True) + "\n"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what transformers reads: each character a word of its own.
+
+        A character that is not in the vocabulary is an error here; there, it is an error of the library.
+
+        Raises:
+            ConfigError: a character of the vocabulary cannot be written as UTF-8.
+        """
+        vocabulary = dict(self._ids)
+        if any(0xD800 <= ord(character) < 0xE000 for character in vocabulary):
+            mend = "holds half of a surrogate pair, which other programs cannot read; clean the texts"
+            raise ConfigError("tokenizer", "character", mend)
+        backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=""))
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+        backend.decoder = decoders.Fuse()
+        backend.add_special_tokens([AddedToken(name, normalized=False) for name in self._special])
+        config = described(
+            tuple(self._special), END_OF_TEXT if self._special else None, chat_source(self._special)
+        )
+        write_pretrained(Path(folder), backend.to_str(), config, stop_ids=stop_ids(self._special))
 
 
 def train(texts: Iterable[str], *, special_tokens: bool = False) -> CharacterTokenizer:

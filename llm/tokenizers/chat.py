@@ -13,10 +13,24 @@ The markers are special ids, the text between them is plain text (OpenAI's ChatM
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llm.tokenizers.base import END_OF_TEXT, IM_END, IM_START, special_ids
 from llm.types import ConfigError, Conversation, Tokenizer
 
 ROLES = ("system", "user", "assistant")
+
+TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}"
+    "{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""`ChatML` in Jinja, for the files that other programs read."""
 
 
 class ChatML:
@@ -36,7 +50,7 @@ class ChatML:
             raise ConfigError("tokenizer", type(tokenizer).__name__, mend)
         self._tokenizer = tokenizer
         self._end = found[IM_END]
-        self._stop = tuple(found[name] for name in (IM_END, END_OF_TEXT) if name in found)
+        self._stop = stop_ids(found)
         # Each part is encoded alone, so that a prompt's ids are always the start of the whole
         # conversation's ids: what the model reads when it answers is what it read when it learned.
         self._headers = {role: [found[IM_START], *tokenizer.encode(f"{role}\n")] for role in ROLES}
@@ -72,3 +86,13 @@ class ChatML:
     def stop_ids(self) -> tuple[int, ...]:
         """Ids at which an answer ends: the closing marker, and the end of a document."""
         return self._stop
+
+
+def stop_ids(found: Mapping[str, int]) -> tuple[int, ...]:
+    """Ids at which an answer ends, of special tokens: ChatML's closing marker, and a document's end."""
+    return tuple(found[name] for name in (IM_END, END_OF_TEXT) if name in found)
+
+
+def chat_source(found: Mapping[str, int]) -> str | None:
+    """The Jinja template of a tokenizer that was trained here; None when it has no chat markers."""
+    return TEMPLATE if IM_START in found and IM_END in found else None

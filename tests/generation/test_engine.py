@@ -171,3 +171,50 @@ def test_closing_a_stream_ends_the_work():
     assert next(stream) == "A"
     stream.close()
     assert model.calls == 1
+
+
+def test_log_probs_are_those_that_were_written(model: Decoder):
+    generator = Generator(model, ByteTokenizer())
+    written = generator.generate(PROMPTS, SETTINGS)
+    found = generator.log_probs(PROMPTS, [completion.ids for completion in written])
+    for completion, log_probs in zip(written, found, strict=True):
+        assert log_probs == pytest.approx(completion.log_probs, abs=1e-5)
+    assert generator.log_probs([[65], [65, 66]], [[], [67]])[0] == ()
+    with pytest.raises(ConfigError, match="max_seq_len=32 tokens; shorten it"):
+        generator.log_probs([[65] * 20], [[65] * 14])
+
+
+def test_alternatives_hold_what_was_taken(model: Decoder):
+    generator = Generator(model, ByteTokenizer())
+    for completion in generator.generate(PROMPTS, replace(SETTINGS, temperature=0, top_log_probs=2)):
+        taken = zip(completion.ids, completion.log_probs, strict=True)
+        for (token, log_prob), top in zip(taken, completion.top_log_probs, strict=True):
+            assert top[0] == (token, pytest.approx(log_prob, abs=1e-6))
+            assert len(top) == 2
+            assert top[1][1] <= top[0][1]
+    assert generator.generate([[65]], SETTINGS)[0].top_log_probs == ()
+
+
+def test_a_penalty_counts_the_prompt_and_not_the_padding(model: Decoder):
+    """So large that nothing is written twice; and the rows of a batch are what each is alone."""
+    generator, settings = Generator(model, ByteTokenizer()), replace(SETTINGS, repetition_penalty=1e9)
+    together = generator.generate(PROMPTS, replace(settings, temperature=0))
+    for prompt, completion in zip(PROMPTS, together, strict=True):
+        assert len({*prompt, *completion.ids}) == len(set(prompt)) + len(completion.ids)
+        (alone,) = generator.generate([prompt], replace(settings, temperature=0))
+        assert alone.ids == completion.ids
+    plain = generator.generate(PROMPTS, replace(SETTINGS, temperature=0))
+    assert [completion.ids for completion in plain] != [completion.ids for completion in together]
+
+
+def test_stop_texts_in_a_batch(model: Decoder):
+    """Each row ends at its own; over the border of two tokens."""
+    generator = Generator(model, ByteTokenizer())
+    free = generator.generate(PROMPTS, replace(SETTINGS, max_new_tokens=16))
+    stops = [completion.text[3:5] for completion in free[::2]]
+    stopped = generator.generate(PROMPTS, replace(SETTINGS, max_new_tokens=16, stop=stops))
+    for before, after in zip(free, stopped, strict=True):
+        ends = [at for stop in stops if (at := before.text.find(stop)) >= 0]
+        assert after.text == before.text[: min(ends, default=len(before.text))]
+        assert after.finish_reason == ("stop" if ends else before.finish_reason)
+    assert len({len(completion.ids) for completion in stopped}) > 1

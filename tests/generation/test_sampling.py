@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from llm.generation.sampling import Settings, probabilities, randomness, sample
+from llm.generation.sampling import Settings, likeliest, penalised, probabilities, randomness, sample
 from llm.types import ConfigError
 
 CASES = [
@@ -60,6 +62,52 @@ def test_draws_follow_the_probabilities(case: dict):
     torch.testing.assert_close(log_probs.double(), plain[ids], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("min_p", [0.02, 0.2, 0.9, 1.0])
+@pytest.mark.parametrize("others", [{}, {"temperature": 0.7, "top_k": 5}, {"top_p": 0.8}])
+def test_min_p_as_in_transformers(min_p: float, others: dict):
+    transformers = pytest.importorskip("transformers")
+    settings = Settings(**{"temperature": 1.0, "top_p": 1.0, **others, "min_p": min_p})
+    scores = LOGITS.double() / settings.temperature
+    if settings.top_k:
+        scores = transformers.TopKLogitsWarper(settings.top_k)(None, scores)
+    if settings.top_p < 1:
+        scores = transformers.TopPLogitsWarper(settings.top_p)(None, scores)
+    expected = transformers.MinPLogitsWarper(min_p)(None, scores).softmax(-1)
+    ours = probabilities(LOGITS, settings)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    assert (ours == 0).any()
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.5])
+def test_a_repetition_penalty_as_in_transformers(penalty: float):
+    transformers = pytest.importorskip("transformers")
+    read = torch.tensor([[0, 3, 3], [1, 2, 7], [5, 5, 5], [4, 0, 6]])
+    seen = torch.zeros(4, 8, dtype=torch.bool).scatter_(1, read, True)
+    expected = transformers.RepetitionPenaltyLogitsProcessor(penalty)(read, LOGITS)
+    ours = penalised(LOGITS, seen, penalty)
+    assert torch.equal(ours, expected)
+    assert not torch.equal(ours, LOGITS)
+    settings = Settings(temperature=0, repetition_penalty=penalty)
+    ids, log_probs = sample(LOGITS, settings, randomness(0, 4), seen)
+    assert torch.equal(ids, expected.argmax(-1))
+    plain = LOGITS.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    assert torch.equal(log_probs, plain), "told of before the penalty"
+    drawn = replace(settings, temperature=0.9, top_p=1.0)
+    torch.testing.assert_close(
+        sample(LOGITS, drawn, randomness(3, 4), seen)[0],
+        sample(expected, replace(drawn, repetition_penalty=1.0), randomness(3, 4))[0],
+    )
+
+
+def test_the_likeliest_tokens():
+    found = likeliest(LOGITS, 3)
+    expected = LOGITS.log_softmax(-1).sort(-1, descending=True)
+    for row, pairs in enumerate(found):
+        assert [token for token, _ in pairs] == expected.indices[row, :3].tolist()
+        assert [log_prob for _, log_prob in pairs] == expected.values[row, :3].tolist()
+    assert len(likeliest(LOGITS, 99)[0]) == 8
+
+
 def test_temperature_zero_takes_the_likeliest():
     ids, log_probs = sample(LOGITS, Settings(temperature=0), randomness(None, 4))
     assert torch.equal(ids, LOGITS.argmax(-1))
@@ -110,6 +158,16 @@ def test_seeds():
         ("top_k", 0),
         ("top_p", 0.0),
         ("top_p", 1.1),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", float("inf")),
+        ("n_beams", 0),
+        ("n_beams", 2),
+        ("length_penalty", 11.0),
+        ("length_penalty", float("nan")),
+        ("top_log_probs", -1),
+        ("compile", True),
         ("stop", "END"),
         ("stop", ["a", ""]),
     ],

@@ -41,6 +41,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         curves["next"] = worker.train(engine, worker.STEPS, worker.STEPS + 5)
         found[tied] = curves
     found["held_bytes"] = worker.held_bytes(engine)
+    found["adapted"] = worker.adapted(Single())
     return found
 
 
@@ -121,6 +122,17 @@ def test_bfloat16_stays_near(kind: str, single: dict[str, Any], found: dict[str,
     exact = of(single[True]["curve"], "loss")[: len(losses)]
     assert losses == pytest.approx(exact, abs=0.05)
     assert losses != pytest.approx(exact, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", worker.KINDS)
+def test_few_weights_beside_frozen_ones(kind: str, single: dict[str, Any], found: dict[str, Any]) -> None:
+    """The first process's adapter and base win, in four bits too; the rest stays as it was."""
+    for name, alone in single["adapted"].items():
+        ours = found[kind]["adapted"][name]
+        assert ours["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+        assert ours["sums"] == pytest.approx(alone["sums"], abs=2e-2)
+        assert alone["losses"][-1] < alone["losses"][0] - 0.02
+        assert 0 < ours["held_bytes"] <= alone["held_bytes"]
 
 
 @pytest.mark.parametrize("kind", ["fsdp2", "fairscale_oss"])

@@ -17,6 +17,8 @@ from torch import nn
 
 from llm import runtime
 from llm.data.loader import Loader
+from llm.models.adapters.dora import dora
+from llm.models.adapters.qlora import qlora
 from llm.optimizers.adamw import adamw
 from llm.parallelism.base import Engine, Parallelism, State, data_mesh
 from llm.parallelism.ddp import DDP
@@ -31,6 +33,7 @@ from tests.training import tiny
 from tests.training.test_trainer import At, fit
 
 KINDS: dict[str, Callable[[], Parallelism]] = {"ddp": DDP, "fsdp2": FSDP2, "fairscale_oss": FairscaleOSS}
+ADAPTERS = {"dora": dora, "qlora": qlora}
 STEPS, HALF = 20, 10
 NO_DROPOUT = {"dropout": 0.0}
 # Learning rate and batch are such that an error in the weighting shows far above 1e-4.
@@ -43,11 +46,12 @@ def prepare(
     dtype: Any = "float32",
     model: nn.Module | None = None,
     algorithm: Any = None,
+    adapter: Callable[[nn.Module], nn.Module] = lambda model: model,
     **changes: Any,
 ) -> Engine:
     algorithm = algorithm or NextToken()
     return kind.prepare(
-        model or tiny.model(seed, **changes),
+        adapter(model or tiny.model(seed, **changes)),
         OPTIMIZER,
         data_mesh(),
         loss=algorithm.loss,
@@ -98,6 +102,18 @@ def sample(model: nn.Module) -> list[float]:
     return list(logits.float().mean((0, 1)).tolist())
 
 
+def adapted(kind: Parallelism, seed: int = 0) -> dict[str, Any]:
+    """Training of few weights beside frozen ones, some of them in four bits; the state it leaves."""
+    found: dict[str, Any] = {}
+    for name, adapter in ADAPTERS.items():
+        engine = prepare(kind, seed=seed, adapter=partial(adapter, rank=3, seed=seed))
+        losses = [metrics["loss"] for metrics in train(engine, 0, 3)]
+        state = engine.state()  # by all processes together
+        sums = {n: tensor.double().sum().item() for n, tensor in state["model"].items()}
+        found[name] = {"losses": losses, "sums": sums, "held_bytes": held_bytes(engine)}
+    return found
+
+
 def write(state: State, folder: Path) -> None:
     folder.mkdir()
     for part, tensors in state.items():
@@ -138,6 +154,7 @@ def work(folder: Path) -> dict[str, Any]:
             "mixed": train(prepare(kind(), dtype="bfloat16"), 0, 3),
             "held_bytes": held_bytes(engine),
             "experts": with_experts(kind(), 2),
+            "adapted": adapted(kind(), seed=runtime.rank()),
         }
     found["fit"] = {name: train_whole(folder / f"fit_{name}", kind()) for name, kind in KINDS.items()}
     found["interrupted"] = interrupted(folder / "interrupted")

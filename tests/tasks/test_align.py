@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import cast
 
 import pytest
+import torch
+from torch import nn
 
-from llm.checkpoints.local import load_model
+from llm.checkpoints.local import load, load_model
+from llm.models.adapters.merge import merged
+from llm.models.weights import persistent
 from llm.runs.directory import read
 from tests.conftest import Main
 
@@ -118,3 +123,56 @@ def test_a_torn_model_is_a_mistake(home: Path, tmp_path: Path) -> None:
     done = sft(home, f"model.path={copy}", "trainer.max_steps=2")
     assert done.code == 2
     assert f"error: model.path={copy}: every checkpoint in it is torn" in done.err
+
+
+# ----------------------------------------------------------------------------- adapters
+
+
+def test_an_adapter_learns_and_its_checkpoint_is_whole(home: Path) -> None:
+    adapter = ("model/adapter=lora", "model.adapter.rank=4", "model.adapter.dropout=0.1")
+    assert sft(home, *adapter, "trainer.max_steps=20", "run_dir=lora").code == 0
+    metrics = read(home / "lora").result["metrics"]
+    assert metrics["val_loss"] < metrics["val_loss_before"] - 0.05
+    base, (adapted, _, info) = load(home / "base").model, load_model(home / "lora")
+    assert info["config"]["adapter"]["rank"] == 4
+    tensors = load(home / "lora").model
+    moved = {name.rpartition(":")[0] for name in load(home / "lora").optimizer}
+    assert moved == {name for name in tensors if name.endswith((".a", ".b"))}
+    for name, tensor in base.items():
+        kept = tensors.get(name, tensors.get(name.replace(".weight", ".base.weight")))
+        assert kept is not None
+        assert torch.equal(kept, tensor), f"{name} is frozen"
+    plain = merged(cast(nn.Module, adapted))
+    assert persistent(plain).keys() == base.keys()
+
+    assert sft(home, *adapter, "trainer.max_steps=10", "run_dir=cut").code == 0
+    done = Main(home)("resume=cut", "trainer.max_steps=20")
+    assert done.code == 0, done.err
+    assert read(home / "cut").result["weights_sha256"] == read(home / "lora").result["weights_sha256"]
+    assert sft(home, *adapter, "trainer.max_steps=1", "seed=7", "run_dir=other").code == 0
+    first = [load(home / name).model["blocks.0.attention.qkv.a"] for name in ("cut", "other")]
+    assert not torch.allclose(first[0], first[1], atol=0.1), "the run's seed draws the adapter"
+
+    done = Main(home)("task=generate", "tracker=none", "checkpoint=lora", "prompt=What is 3 + 1?",
+                      "generation.max_new_tokens=4")  # fmt: skip
+    assert done.code == 0, done.err
+
+
+def test_a_second_adapter_starts_from_the_first_ones_model(home: Path, tuned: Path) -> None:
+    adapter = ("model/adapter=qlora", "model.adapter.rank=2", "model.adapter.targets=[attention.*]")
+    assert sft(home, "model/adapter=dora", "trainer.max_steps=4", "run_dir=dora").code == 0
+    done = dpo(home, "model.path=dora", *adapter, "trainer.max_steps=10", "run_dir=qlora")
+    assert done.code == 0, done.err
+    metrics = read(home / "qlora").result["metrics"]
+    assert metrics["val_loss_before"] == pytest.approx(0.693147, abs=1e-5)
+    assert metrics["val_loss"] < metrics["val_loss_before"]
+    config = load_model(home / "qlora")[2]["config"]
+    assert config["adapter"]["_target_"].endswith(".qlora")
+    assert config["base"]["_target_"].endswith(".Decoder")
+
+
+def test_a_target_that_is_not_there_is_named_by_its_full_path(home: Path) -> None:
+    done = sft(home, "model/adapter=lora", "model.adapter.targets=[q_proj]", "trainer.max_steps=1")
+    assert done.code == 2
+    assert "error: model.adapter.targets=['q_proj']: q_proj names no linear layer; there are" in done.err
+    assert "blocks.*.attention.qkv" in done.err

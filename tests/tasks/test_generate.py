@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from llm.checkpoints.pretrained import Loaded
 from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
@@ -41,7 +43,8 @@ def checkpoint(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch):
 
     def put(*, chat: bool, max_seq_len: int = 128) -> Generator:
         model = small(vocab_size=tokenizer.vocab_size, max_seq_len=max_seq_len).eval()
-        monkeypatch.setattr(module, "load_model", lambda path: (model, tokenizer, {"chat": chat}))
+        loaded = Loaded(model, tokenizer, {"chat": chat})
+        monkeypatch.setattr(module.Pretrained, "load", lambda self: loaded)
         return Generator(model, tokenizer)
 
     return put
@@ -175,3 +178,13 @@ def test_one_turn_too_long_is_said_and_the_conversation_goes_on(checkpoint, run:
     assert "max_seq_len=100" in " ".join(capsys.readouterr().err.split())
     rows = json.loads((run.directory / "tables" / "generations.json").read_text(encoding="utf-8"))["rows"]
     assert [row[0] for row in rows] == ["short"]
+
+
+def test_a_full_context_is_told_of(checkpoint, run: Run, tokenizer: Tokenizer, capsys):
+    generator = checkpoint(chat=False, max_seq_len=16)
+    module.generate(run=run, checkpoint="x", generation=replace(SETTINGS, max_new_tokens=50), prompt="Hello")
+    told = " ".join(capsys.readouterr().err.split())
+    assert "context is full: max_seq_len=16 tokens, and the prompt has 5" in told
+    module.generate(run=run, checkpoint="x", generation=SETTINGS, prompt="Hello")
+    assert "context" not in capsys.readouterr().err
+    assert generator.model.max_seq_len == 16

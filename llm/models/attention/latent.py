@@ -54,6 +54,8 @@ class LatentAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.check_arguments(rotary_dim=rotary_dim)
+        if not sizes.causal:
+            raise ConfigError("attention", "latent", "reads backwards only, so no encoder; take multi_head")
         self.n_heads, self.dropout, self.rotate = sizes.n_heads, sizes.dropout, rotate
         self.d_latent, self.plain_dim = d_latent, plain_dim
         self.rotary_dim, self.value_dim = rotary_dim, value_dim

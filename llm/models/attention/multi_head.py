@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llm.models.base import Mask, Norm, Rotate, Sizes
-from llm.models.cache import LayerCache
+from llm.models.cache import ContextCache, LayerCache
 from llm.models.masks import DocumentBlocks
 
 Count = Annotated[int, Field(gt=0)]
@@ -23,7 +23,7 @@ FLEX_HEAD_DIM = 16
 
 
 class MultiHeadAttention(nn.Module):
-    """Scaled dot-product attention, causal unless attending to a `context`.
+    """Scaled dot-product attention, causal unless in an encoder or attending to a `context`.
 
     Vaswani et al. 2017, section 3.2. With ``n_kv_heads < n_heads`` several query heads share a key and
     value head: grouped-query attention (Ainslie et al. 2023, section 2.2), multi-query when it is 1.
@@ -71,6 +71,7 @@ class MultiHeadAttention(nn.Module):
         self.n_heads = sizes.n_heads
         self.queries_per_kv = sizes.n_heads // sizes.n_kv_heads
         self.dropout = sizes.dropout
+        self.causal = sizes.causal
         self.rotate = rotate
         self.window = None if full_every and (sizes.layer + 1) % full_every == 0 else window
         self.soft_cap = soft_cap
@@ -93,7 +94,7 @@ class MultiHeadAttention(nn.Module):
         *,
         positions: Int[Tensor, "#B T"],
         mask: Mask | DocumentBlocks | None,
-        cache: LayerCache | None = None,
+        cache: LayerCache | ContextCache | None = None,
         context: Float[Tensor, "B C D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """See `llm.models.base.Attention`. With a `context`, keys and values come from it, unrotated."""
@@ -103,13 +104,15 @@ class MultiHeadAttention(nn.Module):
             )
         elif context is None:
             q, k, v = self._self_qkv(x, positions)
-            if cache is not None:
-                k, v = cache.append(k, v)
-            mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device)
+            if isinstance(cache, LayerCache):
+                k, v = cache.append(k, v, window=self.window)
+                mask = cache.visible(mask)
+            mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device, causal=self.causal)
             # A single new token sees all that is cached; the flag would hide all but the first.
-            mixed = self._mixed(q, k, v, mask, is_causal=mask is None and q.shape[-2] > 1)
+            mixed = self._mixed(q, k, v, mask, is_causal=mask is None and self.causal and q.shape[-2] > 1)
         else:
-            mixed = self._mixed(*self._cross_qkv(x, context), mask, is_causal=False)
+            assert not isinstance(cache, LayerCache)
+            mixed = self._mixed(*self._cross_qkv(x, context, cache), mask, is_causal=False)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return y
 
@@ -163,17 +166,22 @@ class MultiHeadAttention(nn.Module):
         return torch.cat((_together(self.q_norm, q), _together(self.k_norm, k), v), 3)
 
     def _cross_qkv(
-        self, x: Float[Tensor, "B T D"], context: Float[Tensor, "B C D"]
+        self, x: Float[Tensor, "B T D"], context: Float[Tensor, "B C D"], cache: ContextCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries of `x`, keys and values of `context`."""
+        """Queries of `x`, keys and values of `context`: of the cache, once they are in it."""
         n = self.queries_per_kv
 
         def heads(source: Tensor) -> Tensor:
-            mixed: Tensor = self.qkv(source)
-            return mixed.view(*source.shape[:2], -1, n + 2, self.head_dim)
+            mixed: Tensor = self.qkv(source).view(*source.shape[:2], -1, n + 2, self.head_dim)
+            return mixed if self.q_norm is None else self._normalised(mixed)
 
-        q, kv = heads(x)[..., :n, :].flatten(2, 3), heads(context)
-        return q.transpose(1, 2), kv[..., n, :].transpose(1, 2), kv[..., n + 1, :].transpose(1, 2)
+        def looked_up() -> tuple[Tensor, ...]:
+            made = heads(context)
+            return made[..., n, :].transpose(1, 2), made[..., n + 1, :].transpose(1, 2)
+
+        q = heads(x)[..., :n, :].flatten(2, 3).transpose(1, 2)
+        k, v = looked_up() if cache is None else cache.once(looked_up)
+        return q, k, v
 
     def _written_out(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, is_causal: bool) -> Tensor:
         """The same sum in single steps, for scores that torch's kernel does not know: [B, H, T, head_dim]."""
@@ -208,16 +216,27 @@ class MultiHeadAttention(nn.Module):
 
 
 def within_window(
-    mask: Mask | None, n_queries: int, n_keys: int, window: int | None, device: torch.device
+    mask: Mask | None,
+    n_queries: int,
+    n_keys: int,
+    window: int | None,
+    device: torch.device,
+    *,
+    causal: bool = True,
 ) -> Mask | None:
-    """`mask`, and nothing further back than `window` tokens; a plain causal mask when it is None."""
+    """`mask`, and nothing further off than `window` tokens; a plain causal mask when it is None.
+
+    Without `causal`, as in an encoder, what lies ahead is as near as what lies behind.
+    """
     if window is None or n_keys <= window:
         return mask
     columns = torch.arange(n_keys, device=device)
     rows = columns[n_keys - n_queries :, None]
     near = columns > rows - window
+    if not causal:
+        near &= columns < rows + window
     if mask is None:
-        return (near & (columns <= rows))[None, None]
+        return (near & (columns <= rows) if causal else near)[None, None]
     return mask & near if mask.dtype == torch.bool else mask.masked_fill(~near, -torch.inf)
 
 
