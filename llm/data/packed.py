@@ -13,8 +13,10 @@ from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
+from llm.data.boundaries import AfterId, Ends, numbered
 from llm.data.packing import Ids, PackedInfo, id_dtype, with_ending
 from llm.files import read_json, sha256_file
 from llm.tokenizers.base import load
@@ -34,14 +36,33 @@ class PackedTokens:
 
     `shifted` turns the ring t0 ... t7, t0 ... by some places first, so that epochs see other boundaries. (One
     target in an epoch is then the first token after the last, where the corpus closes its ring.)
+
+    With `ends` a batch also says which document each token belongs to, so that a model keeps them apart.
+    Targets stay what they are: a document's last token is still asked for the next document's first, which it
+    can only guess, as generation from an empty prompt has to.
+
+    Args:
+        tokens: of the whole corpus, one document after the other.
+        seq_len: tokens in a window.
+        n_bytes: UTF-8 bytes of the corpus.
+        offset: how far the ring is turned.
+        ends: which of the ids end a document; None makes no difference between documents.
     """
 
-    def __init__(self, tokens: Ids, seq_len: int, *, n_bytes: int | None = None, offset: int = 0) -> None:
+    def __init__(
+        self,
+        tokens: Ids,
+        seq_len: int,
+        *,
+        n_bytes: int | None = None,
+        offset: int = 0,
+        ends: Ends | None = None,
+    ) -> None:
         if seq_len < 1:
             raise ConfigError("seq_len", seq_len, "must be at least 1")
         assert len(tokens) >= 2, "one token has no successor to predict"
         self.tokens, self.seq_len = tokens, seq_len
-        self._n_bytes, self._offset = n_bytes, offset % len(tokens)
+        self._n_bytes, self._offset, self._ends = n_bytes, offset % len(tokens), ends
 
     def __len__(self) -> int:
         return -(-(len(self.tokens) - 1) // self.seq_len)
@@ -51,6 +72,7 @@ class PackedTokens:
         n_targets = len(self.tokens) - 1
         tokens = np.zeros((len(indices), self.seq_len), dtype=np.int64)
         targets = np.full((len(indices), self.seq_len), IGNORE, dtype=np.int64)
+        documents = None if self._ends is None else np.full_like(tokens, self.seq_len)
         for row, index in enumerate(indices):
             start = int(index) * self.seq_len
             assert 0 <= start < n_targets, f"window {index} of {len(self)}"
@@ -58,7 +80,18 @@ class PackedTokens:
             window = self._ring(start + self._offset, length + 1)
             tokens[row, :length] = window[:-1]
             targets[row, :length] = window[1:]
-        return Batch(tokens=torch.from_numpy(tokens), targets=torch.from_numpy(targets))
+            if documents is not None:
+                documents[row, :length] = self._documents(start + self._offset, length)
+        return Batch(
+            tokens=torch.from_numpy(tokens),
+            targets=torch.from_numpy(targets),
+            documents=None if documents is None else torch.from_numpy(documents),
+        )
+
+    def _documents(self, start: int, length: int) -> NDArray[np.int64]:
+        """Numbers of the documents of `length` tokens; their neighbours tell whether a blank line goes on."""
+        assert self._ends is not None
+        return numbered(self._ends(self._ring(start - 1, length + 2))[1:-1])
 
     def _ring(self, start: int, length: int) -> Ids:
         """`length` tokens from `start` on, going on at the front after the end."""
@@ -69,7 +102,13 @@ class PackedTokens:
 
     def shifted(self, offset: int) -> PackedTokens:
         """The same corpus with its windows' boundaries moved by `offset` tokens, modulo `seq_len`."""
-        return PackedTokens(self.tokens, self.seq_len, n_bytes=self._n_bytes, offset=offset % self.seq_len)
+        return PackedTokens(
+            self.tokens,
+            self.seq_len,
+            n_bytes=self._n_bytes,
+            offset=offset % self.seq_len,
+            ends=self._ends,
+        )
 
     @property
     def bytes_per_target(self) -> float | None:
@@ -129,16 +168,25 @@ class PackedData:
         path: the directory with ``tokenizer/``, ``train.bin`` and ``validation.bin``.
         seq_len: tokens in a training sequence.
         verify: compare the sha256 of the tokens when they are opened (about a second a gigabyte).
+        document_mask: whether tokens see those of their own document only, and count places from its first.
     """
 
-    def __init__(self, path: str, seq_len: Annotated[int, Field(ge=1)], verify: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        seq_len: Annotated[int, Field(ge=1)],
+        verify: bool = True,
+        document_mask: bool = False,
+    ) -> None:
         self.path, self.seq_len, self.verify = path, seq_len, verify
+        self.document_mask = document_mask
 
     def load(self, make_tokenizer: Callable[[Iterable[str]], Tokenizer], cache: Path) -> Splits:  # noqa: ARG002
         """Opens both splits. The tokenizer is the one that made them; `make_tokenizer` is not called.
 
         Raises:
-            ConfigError: when a file is missing, cut short, damaged, or does not belong to the others.
+            ConfigError: when a file is missing, cut short, damaged, or does not belong to the others; for a
+                `document_mask` where no id ends a document.
         """
         directory = Path(self.path).expanduser()
         if not directory.is_dir():
@@ -149,9 +197,22 @@ class PackedData:
             tokenizer = load(directory / "tokenizer")
             train, validation = (self._open(directory / split, tokenizer) for split in SPLITS)
         except ConfigError as error:
+            if error.key == "document_mask":
+                raise
             raise ConfigError("path", self.path, f"{error.value}: {error.mend}") from error
         require_a_window(train)
         return Splits(train, validation, tokenizer)
+
+    def _ends(self, tokenizer: Tokenizer) -> Ends | None:
+        if not self.document_mask:
+            return None
+        if tokenizer.eos_id is None:
+            mend = (
+                "the tokenizer has no end-of-text id, so that a document's end looks like a paragraph's; "
+                "tokenize with tokenizer=bpe or byte"
+            )
+            raise ConfigError("document_mask", True, mend)
+        return AfterId(tokenizer.eos_id)
 
     def _open(self, stem: Path, tokenizer: Tokenizer) -> PackedTokens:
         tokens, info = open_packed(stem, verify=self.verify)
@@ -161,7 +222,7 @@ class PackedData:
                 f"{tokenizer.vocab_size}; run task=tokenize again"
             )
             raise ConfigError("path", with_ending(stem, ".bin"), mend)
-        return PackedTokens(tokens, self.seq_len, n_bytes=info.n_bytes)
+        return PackedTokens(tokens, self.seq_len, n_bytes=info.n_bytes, ends=self._ends(tokenizer))
 
     def fingerprint(self) -> str:
         """A digest of the tokens of both splits, as their sidecars have it."""

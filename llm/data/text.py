@@ -17,6 +17,7 @@ from typing import Annotated
 from pydantic import Field
 
 from llm import runtime
+from llm.data.boundaries import AfterBlankLine
 from llm.data.download import fetch
 from llm.data.packed import PackedTokens, require_a_window
 from llm.data.packing import tokens_of
@@ -36,6 +37,8 @@ class TextData:
         sha256: of the file at `url`, 64 hexadecimal digits.
         validation_fraction: how much of the end, in characters, is for validation.
         seq_len: tokens in a training sequence.
+        document_mask: whether blank lines part the text into documents whose tokens see those of their own
+            document only, and count places from its first.
     """
 
     def __init__(
@@ -45,10 +48,12 @@ class TextData:
         url: str | None = None,
         sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None,
         validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        document_mask: bool = False,
     ) -> None:
         self.check_arguments(path=path, url=url, sha256=sha256)
         self.path, self.url, self.sha256 = path, url, sha256
         self.validation_fraction, self.seq_len = validation_fraction, seq_len
+        self.document_mask = document_mask
 
     @staticmethod
     def check_arguments(
@@ -85,7 +90,8 @@ class TextData:
         if len(tokens) < 2:
             mend = f"one of its parts is a single token ({part[:20]!r}); give a longer text"
             raise ConfigError("path" if self.path else "url", self.path or self.url, mend)
-        return PackedTokens(tokens, self.seq_len, n_bytes=len(part.encode()))
+        ends = AfterBlankLine(tokenizer) if self.document_mask else None
+        return PackedTokens(tokens, self.seq_len, n_bytes=len(part.encode()), ends=ends)
 
     def _read(self) -> str:
         if self.path is not None:

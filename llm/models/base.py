@@ -96,6 +96,9 @@ class Attention(Protocol):
     Promises: causal whatever the mask is (None means plain causal attention, or, for a single new token,
     everything in the cache), unless ``sizes.causal`` is False (None then means that all see all); with a
     cache the same numbers as without; no draw from the global random state but for dropout in training.
+
+    An attention whose attribute `block_masks` is True may also be given an `llm.models.masks.DocumentBlocks`
+    as its mask, on a GPU; others need not know of it.
     """
 
     def __call__(

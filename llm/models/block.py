@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from llm.models.base import Attention, FeedForward, Mask
+from llm.models.masks import DocumentBlocks
 
 Placement = Literal["pre", "post", "output", "sandwich"]
 
@@ -64,7 +65,7 @@ class Block(nn.Module):
         x: Float[Tensor, "B T D"],
         *,
         positions: Int[Tensor, "#B T"],
-        mask: Mask | None,
+        mask: Mask | DocumentBlocks | None,
         cache: Any = None,
         context: Float[Tensor, "B C D"] | None = None,
         context_mask: Bool[Tensor, "#B 1 T C"] | None = None,
@@ -76,7 +77,7 @@ class Block(nn.Module):
         """
 
         def attend(x: Tensor) -> Tensor:
-            return self.attention(x, positions=positions, mask=mask, cache=cache)
+            return self.attention(x, positions=positions, mask=cast(Any, mask), cache=cache)
 
         mixed = self._result(attend, x, self.attention_norm, self.attention_output_norm)
         if self.parallel:

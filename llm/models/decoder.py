@@ -16,7 +16,7 @@ from llm.models.base import Attention, FeedForward, Mask, Norm, Position, Sizes
 from llm.models.block import Block, Placement
 from llm.models.cache import KVCache
 from llm.models.initialisation import Initialisation, gpt2
-from llm.models.masks import attention_mask, fixed_places
+from llm.models.masks import DocumentBlocks, attention_mask, fixed_places, places_in_documents
 from llm.models.parametrization.base import Parametrization, Scales, Width, compare
 from llm.models.parametrization.standard import Standard
 from llm.types import Batch, ConfigError
@@ -168,6 +168,7 @@ class Decoder(nn.Module):
         Raises:
             ConfigError: more tokens than `max_seq_len`, or a source for an encoder.
         """
+        assert cache is None or batch.documents is None, "several documents in a row are read without a cache"
         if batch.source is not None:
             mend = "has a source for an encoder to read, this model has none; take model=t5, or data=text"
             raise ConfigError("data", "pairs", mend)
@@ -194,15 +195,25 @@ class Decoder(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def _mask(self, n_past: int, n_new: int, batch: Batch) -> Mask | None:
-        """Causal, without padding, with what the positions add to the scores."""
-        bias = self.position.bias(n_past, n_new, batch.tokens.device)
+    def _mask(self, n_past: int, n_new: int, batch: Batch) -> Mask | DocumentBlocks | None:
+        """Causal, within documents, without padding, with what the positions add to the scores."""
+        device, documents = batch.tokens.device, batch.documents
+        bias = self.position.bias(n_past, n_new, device)
+        in_blocks = documents is not None and bias is None and batch.padding is None
+        if in_blocks and device.type == "cuda" and self._blocks_everywhere():
+            assert documents is not None
+            return DocumentBlocks(documents)
+        allowed = attention_mask(
+            n_past, n_new, batch.padding, device, documents=documents, needed=bias is not None
+        )
         if bias is None:
-            causal: Mask | None = attention_mask(n_past, n_new, batch.padding, batch.tokens.device)
-            return causal
-        allowed: Tensor = attention_mask(n_past, n_new, batch.padding, batch.tokens.device, needed=True)
+            return cast("Mask | None", allowed)
         biased: Tensor = bias.masked_fill(~allowed, -torch.inf)
         return biased
+
+    def _blocks_everywhere(self) -> bool:
+        """Whether every layer's attention understands `DocumentBlocks`."""
+        return all(getattr(block.attention, "block_masks", False) for block in self.layers())
 
     def layers(self) -> Iterator[Block]:
         """`blocks`, by their type."""
@@ -255,7 +266,9 @@ def _without_storage(config: Mapping[str, Any]) -> Decoder:
 
 
 def _positions(n_past: int, n_new: int, batch: Batch) -> Int[Tensor, "#B T"]:
-    """Places counted from each sequence's first token, past the padding on its left."""
+    """Places counted from each document's first token, or each sequence's, past the padding on its left."""
+    if batch.documents is not None:
+        return places_in_documents(batch.documents)
     if batch.padding is None:
         return torch.arange(n_past, n_past + n_new, device=batch.tokens.device)[None]
     return (batch.padding.long().cumsum(1) - 1).clamp(min=0)[:, n_past:]

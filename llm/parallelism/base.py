@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from llm import runtime
+from llm.models.balancing import Balanced, max_over_mean, noting, taken
 from llm.models.evaluating import evaluating
 from llm.models.weights import persistent
 from llm.parallelism.precision import Precision
@@ -83,23 +84,46 @@ def require_processes(key: str, wanted: int | None, kind: str, mesh: DeviceMesh 
 
 
 class Objective(nn.Module):
-    """The loss as a module around the policy.
+    """What a step minimises, as a module around the policy: the algorithm's loss and what the policy adds.
 
     Wrappers (DDP, FSDP) act on a module's `forward`. An algorithm may call any method of the policy, as
     ``policy.hidden``; inside this `forward` all of them are covered.
+
+    Attributes:
+        balanced: the policy's mixtures of experts. While it is trained their losses are added here, for
+            every algorithm alike; an evaluation has the algorithm's loss alone.
+        counts: how often each of their experts was chosen since `counts` was last cleared, by mixture.
     """
 
     def __init__(self, policy: nn.Module, loss: Loss) -> None:
         super().__init__()
         self.policy = policy
         self._loss = loss
+        self.balanced: list[Balanced] = [part for part in policy.modules() if _is_mixture(part)]
+        self.counts: list[Tensor] = []
 
     def forward(self, batch: Batch | None, work: Callable[[nn.Module], Any] | None = None) -> Any:
-        """The loss of `batch`, or whatever `work` does with the policy."""
+        """What to minimise for `batch`, and metrics, of which ``loss`` is the algorithm's; or whatever `work`
+        does with the policy.
+        """
         if work is not None:
             return work(self.policy)
         assert batch is not None
-        return self._loss(self.policy, batch)
+        parts = self.balanced if self.policy.training else []
+        with noting(parts):
+            loss, metrics = self._loss(self.policy, batch)
+            balance = taken(parts)
+        metrics = {"loss": loss.detach(), **metrics}
+        if balance is None:
+            return loss, metrics
+        counted = self.counts or [torch.zeros_like(counts) for counts in balance.counts]
+        self.counts = [old + new for old, new in zip(counted, balance.counts, strict=True)]
+        return loss + balance.loss, metrics | {"balance_loss": balance.unevenness}
+
+
+def _is_mixture(part: nn.Module) -> TypeGuard[Balanced]:
+    """A mixture of experts with experts: its first layers may have none."""
+    return isinstance(part, Balanced) and part.routes
 
 
 class Engine:
@@ -151,8 +175,10 @@ class Engine:
             lr_scale: Multiplier of every parameter group's own learning rate.
 
         Returns:
-            Over all processes: ``loss`` (mean over units), ``grad_norm`` (before clipping), ``lr``,
-            ``tokens`` (read in this step) and the algorithm's own metrics (mean over units).
+            Over all processes: ``loss`` (mean over units, the algorithm's alone), ``grad_norm`` (before
+            clipping), ``lr``, ``tokens`` (read in this step) and the algorithm's own metrics (mean over
+            units). With mixtures of experts also ``balance_loss`` (mean over layers, without coefficient; 1
+            is even) and ``expert_load_max_over_mean`` (of the step's tokens, in the worst layer).
         """
         counts = [self.units(batch) for batch in micro_batches]
         total, tokens = self.sum([sum(counts), sum(batch.n_tokens for batch in micro_batches)])
@@ -160,15 +186,16 @@ class Engine:
             self.model.train()
         sums: Tensor | None = None
         names: list[str] = []
+        self.objective.counts = []
         for number, (batch, count) in enumerate(zip(micro_batches, counts, strict=True)):
             share = count / max(total, 1)
             with self._accumulating(last=number == len(micro_batches) - 1):
                 with self._autocast():
-                    loss, extra = self.wrapped(batch.to(self.device))
+                    loss, found = self.wrapped(batch.to(self.device))
                 # the wrappers average gradients over processes, and this is a sum
                 (loss * (share * self.n_replicas)).backward()
-            names = ["loss", *extra]
-            values = share * torch.stack([v.detach().float() for v in (loss, *extra.values())])
+            names = list(found)
+            values = share * torch.stack([value.detach().float() for value in found.values()])
             sums = values if sums is None else sums + values
         assert sums is not None, "a step needs a micro-batch"
         norm = self._clip()
@@ -176,10 +203,22 @@ class Engine:
             group["lr"] = group["initial_lr"] * lr_scale
         self.optimizer.step()
         self.wrapped.zero_grad(set_to_none=True)
+        extremes = self._rebalance()
         # the only wait for the device in a step
-        *means, grad_norm = torch.cat([self._all_reduce(sums), norm.reshape(1).to(sums)]).tolist()
+        means = torch.cat([self._all_reduce(sums), norm.reshape(1).to(sums), extremes.to(sums)]).tolist()
+        names += ["grad_norm", "expert_load_max_over_mean"][: len(means) - len(names)]
         lr = self.optimizer.param_groups[0]["lr"]
-        return dict(zip(names, means, strict=True)) | {"grad_norm": grad_norm, "lr": lr, "tokens": tokens}
+        return dict(zip(names, means, strict=True)) | {"lr": lr, "tokens": tokens}
+
+    def _rebalance(self) -> Tensor:
+        """Tells each mixture how often its experts were chosen in the whole step; the extreme, or nothing."""
+        local = self.objective.counts
+        if not local:
+            return torch.empty(0)
+        counts = torch.split(self._all_reduce(torch.cat(local)), [len(layer) for layer in local])
+        for part, chosen in zip(self.objective.balanced, counts, strict=True):
+            part.rebalance(chosen)
+        return max_over_mean(counts).reshape(1)
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """Mean loss over all units of `batches`, without dropout."""
@@ -204,9 +243,9 @@ class Engine:
                 mine = min(start + self.replica, len(batches) - 1)
                 batch = batches[mine]
                 count = self.units(batch) if mine == start + self.replica else 0
-                loss, extra = self.objective(batch.to(self.device))
-                names = ["loss", *extra]
-                values = torch.stack([loss, *extra.values()]).double() * count
+                _, found = self.objective(batch.to(self.device))
+                names = list(found)
+                values = torch.stack(list(found.values())).double() * count
                 sums = values if sums is None else sums + values
                 seen += count
                 on_batch(min(start + self.n_replicas, len(batches)))

@@ -109,6 +109,21 @@ def test_a_step_over_the_end_of_an_epoch_has_both_cuts() -> None:
     assert torch.equal(loader.batch(1).tokens, torch.cat(want))
 
 
+def test_documents_come_along_and_change_no_order() -> None:
+    tokens = np.arange(71, dtype=np.uint16)
+    plain = Loader(PackedTokens(tokens, 7), 6, seed=0)
+    masked = Loader(PackedTokens(tokens, 7, ends=lambda ids: ids % 3 == 0), 6, seed=0)
+    for step in range(5):  # the second crosses an epoch's end
+        batch, again = masked.batch(step), masked.batch(step)
+        assert torch.equal(batch.tokens, plain.batch(step).tokens)
+        assert batch.documents is not None
+        assert again.documents is not None
+        assert torch.equal(batch.documents, again.documents)
+        same = batch.documents[:, 1:] == batch.documents[:, :-1]
+        within = batch.targets[:, 1:] >= 0  # type: ignore[index]
+        assert torch.equal(same[within], (batch.tokens[:, :-1] % 3 != 0)[within])
+
+
 def test_no_batch_of_nothing() -> None:
     with pytest.raises(ConfigError) as caught:
         Loader(Numbers(8), 0, 0)

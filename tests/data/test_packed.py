@@ -12,9 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm.data.boundaries import AfterId
 from llm.data.packed import PackedData, PackedTokens, open_packed
 from llm.data.packing import pack
-from llm.tokenizers import byte
+from llm.tokenizers import byte, character
 from llm.types import IGNORE, ConfigError
 
 BYTES = byte.train([])
@@ -150,3 +151,58 @@ def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             ask()
         assert caught.value.key == "path"
+
+
+def with_documents(tokens: list[int], seq_len: int) -> PackedTokens:
+    return PackedTokens(np.array(tokens, dtype=np.uint16), seq_len, ends=AfterId(9))
+
+
+def test_documents_are_numbered_in_each_row_and_the_filling_is_none_of_them() -> None:
+    batch = with_documents([1, 9, 2, 3, 9, 9, 4, 5], 5).batch([0, 1])
+    assert batch.documents is not None
+    assert batch.documents.tolist() == [[0, 0, 1, 1, 1], [0, 1, 5, 5, 5]]
+    assert batch.tokens.tolist() == [[1, 9, 2, 3, 9], [9, 4, 0, 0, 0]]
+    assert batch.to("cpu").documents is not None
+
+
+@given(seq_len=st.integers(1, 12), offset=st.integers(0, 40), data=st.data())
+def test_two_tokens_share_a_document_when_no_end_stands_between(
+    seq_len: int, offset: int, data: st.DataObject
+) -> None:
+    tokens = data.draw(st.lists(st.sampled_from([1, 2, 9]), min_size=2, max_size=30))
+    dataset = with_documents(tokens, seq_len).shifted(offset)
+    plain = PackedTokens(np.array(tokens, dtype=np.uint16), seq_len).shifted(offset)
+    batch, without = (d.batch(range(len(plain))) for d in (dataset, plain))
+    assert without.documents is None
+    assert torch.equal(batch.tokens, without.tokens)
+    assert batch.targets is not None
+    assert without.targets is not None
+    assert torch.equal(batch.targets, without.targets)
+    assert batch.documents is not None
+    for row, ids, targets in zip(batch.documents, batch.tokens, batch.targets, strict=True):
+        n = int((targets != IGNORE).sum())
+        for place in range(1, n):
+            assert (row[place] == row[place - 1]) == (ids[place - 1] != 9)
+        assert not set(row[:n].tolist()) & set(row[n:].tolist())
+
+
+def test_documents_of_packed_data(tmp_path: Path) -> None:
+    plain = make(tmp_path)
+    masked = PackedData(str(tmp_path), seq_len=32, document_mask=True)
+    batch = masked.load(never, tmp_path).train.batch([0])
+    assert batch.documents is not None
+    first = len("some words to learn from") + 1  # the separator ends it
+    assert batch.documents[0].tolist() == [0] * first + [1] * (32 - first)
+    assert plain.load(never, tmp_path).train.batch([0]).documents is None
+    assert masked.fingerprint() == plain.fingerprint()
+
+
+def test_documents_need_an_end(tmp_path: Path) -> None:
+    tokenizer = character.train(["abc \n"])
+    tokenizer.save(tmp_path / "tokenizer")
+    for split in ("train", "validation"):
+        pack(tmp_path / split, ["abc", "a b c"], tokenizer)
+    PackedData(str(tmp_path), seq_len=4).load(never, tmp_path)
+    with pytest.raises(ConfigError, match="no end-of-text id") as caught:
+        PackedData(str(tmp_path), seq_len=4, document_mask=True).load(never, tmp_path)
+    assert caught.value.key == "document_mask"

@@ -116,3 +116,26 @@ def test_a_text_too_short_to_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 2") as caught:
         TextData(8, path=str(tmp_path / "a.txt")).load(byte.train, tmp_path)
     assert caught.value.key == "validation_fraction"
+
+
+def test_blank_lines_part_documents_and_change_no_token(tmp_path: Path) -> None:
+    speeches = [f"Speaker {n}:\nto be or not to be\n\n" for n in range(40)]
+    (tmp_path / "a.txt").write_text("".join(speeches))
+    make = partial(bpe.train, vocab_size=300)
+    plain, masked = (
+        TextData(64, path=str(tmp_path / "a.txt"), document_mask=mask).load(make, tmp_path).train
+        for mask in (False, True)
+    )
+    for index in range(len(plain)):
+        before, batch = plain.batch([index]), masked.batch([index])
+        assert before.documents is None
+        assert batch.documents is not None
+        assert batch.tokens.tolist() == before.tokens.tolist()
+        assert batch.targets is not None
+        assert before.targets is not None
+        assert batch.targets.tolist() == before.targets.tolist()
+    batch = masked.batch([0])
+    assert batch.documents is not None
+    for number, speech in enumerate(speeches[:2]):
+        ids = batch.tokens[batch.documents == number].tolist()
+        assert make(["".join(speeches)[: int(0.9 * len("".join(speeches)))]]).decode(ids) == speech

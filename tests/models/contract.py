@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from llm.models.accounting import flops_per_token
 from llm.models.cache import KVCache
@@ -22,6 +23,7 @@ def check_part(group: str, part: Any) -> None:
         check_causality(small(preset, **overrides).eval())
         check_cache(small(preset, **overrides).eval())
         check_padding(small(preset, **overrides).eval())
+        check_documents(small(preset, **overrides))
         check_initialisation(preset, overrides)
         check_plan(small(preset, **overrides))
         assert flops_per_token(small(preset, **overrides), 10.0) > 0
@@ -34,7 +36,7 @@ def check_shapes_and_gradients(model: Decoder) -> None:
     logits = model(Batch(tokens))
     assert logits.shape == (8, 30, SMALL["vocab_size"])
     torch.testing.assert_close(logits, model.head(hidden), rtol=0, atol=0)
-    torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
+    F.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"{name} has no gradient"
         assert parameter.grad.isfinite().all(), name
@@ -77,6 +79,43 @@ def check_padding(model: Decoder) -> None:
         torch.testing.assert_close(together[row, 10 - length :], alone, rtol=0, atol=1e-5)
         cached = torch.cat((first, rest), 1)[row, 10 - length :]
         torch.testing.assert_close(cached, alone, rtol=0, atol=1e-5)
+
+
+LENGTHS = (9, 1, 14)
+"""Of the documents in a row."""
+
+
+def check_documents(model: Decoder) -> None:
+    """Documents that share a row give the scores and the gradients that each gives alone.
+
+    In float64: rounding alone may put a unit on the other side of a ReLU's kink.
+    """
+    model.double()
+    tokens, n = ids(2, sum(LENGTHS)), 2 * sum(LENGTHS)
+    targets = ids(2, sum(LENGTHS), seed=1)
+    documents = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS)).expand_as(tokens)
+
+    def gradients() -> dict[str, torch.Tensor]:
+        found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad(set_to_none=True)
+        return found
+
+    def backward(logits: torch.Tensor, targets: torch.Tensor) -> None:
+        (F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / n).backward()
+
+    together = model(Batch(tokens, documents=documents))
+    backward(together, targets)
+    packed = gradients()
+    for part, logits, wanted in zip(
+        tokens.split(LENGTHS, 1), together.split(LENGTHS, 1), targets.split(LENGTHS, 1), strict=True
+    ):
+        alone = model(Batch(part))
+        torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
+        backward(alone, wanted)
+    alone_gradients = gradients()
+    assert packed.keys() == alone_gradients.keys()
+    for name, gradient in alone_gradients.items():
+        torch.testing.assert_close(packed[name], gradient, rtol=0, atol=1e-5, msg=name)
 
 
 def check_initialisation(preset: str, overrides: dict[str, Any]) -> None:

@@ -90,6 +90,16 @@ def test_the_curve_of_one_process(kind: str, single: dict[str, Any], found: dict
 
 
 @pytest.mark.parametrize("kind", worker.KINDS)
+def test_experts_are_balanced_over_all_processes(kind: str, found: dict[str, Any]) -> None:
+    """Two processes of two micro-batches have the four of one process."""
+    alone, ours = worker.with_experts(Single(), 4), found[kind]["experts"]
+    for name in ("loss", "grad_norm", "balance_loss", "expert_load_max_over_mean"):
+        assert of(ours["curve"], name) == pytest.approx(of(alone["curve"], name), abs=1e-3), name
+    assert ours["bias"] == [pytest.approx(bias, abs=1e-6) for bias in alone["bias"]]
+    assert any(any(bias) for bias in alone["bias"])
+
+
+@pytest.mark.parametrize("kind", worker.KINDS)
 def test_it_goes_on_from_a_state_of_one_process(
     kind: str, single: dict[str, Any], found: dict[str, Any]
 ) -> None:

@@ -32,6 +32,7 @@ from llm.parallelism.precision import Precision
 from llm.parallelism.single import Single
 from llm.training.losses import NextToken
 from llm.types import Batch, ConfigError
+from tests.models.composition import load_model
 from tests.training import tiny
 from tests.training.test_trainer import At, fit
 
@@ -49,20 +50,32 @@ def prepare(
     kind: Parallelism,
     seed: int = 0,
     dtype: Any = "float32",
+    model: nn.Module | None = None,
+    algorithm: Any = None,
     adapter: Callable[[nn.Module], nn.Module] = lambda model: model,
     **changes: Any,
 ) -> Engine:
-    algorithm = NextToken()
-    model = adapter(tiny.model(seed, **changes))
+    algorithm = algorithm or NextToken()
+    policy = adapter(model or tiny.model(seed, **changes))
     return kind.prepare(
-        model,
-        with_rates(OPTIMIZER, learning_rates(model)),
+        policy,
+        with_rates(OPTIMIZER, learning_rates(policy)),
         data_mesh(),
         loss=algorithm.loss,
         precision=Precision(dtype=dtype),
         clip_norm=0.5,
         units=algorithm.units,
     )
+
+
+def mixture(preset: str, seed: int = 0, **arguments: Any) -> nn.Module:
+    """A tiny model with experts; `arguments` are the mixture's."""
+    sizes: dict[str, Any] = {"d_model": 32, "n_layers": 2, "n_heads": 4, "d_ff": 16}
+    made = load_model(preset, vocab_size=tiny.VOCAB, max_seq_len=tiny.SEQ_LEN, n_kv_heads=None, **sizes)
+    made.keywords["feed_forward"].keywords.update(**arguments)
+    model = made()
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return model
 
 
 def train(engine: Engine, first: int, last: int, n_micro: int = 2) -> list[dict[str, float]]:
@@ -79,6 +92,15 @@ def validation() -> list[Batch]:
     """Seven batches: two processes cannot share them equally."""
     rows = tiny.Counting(21, seed=2, mask=0.9)
     return [rows.batch(range(start, start + 3)) for start in range(0, 21, 3)]
+
+
+def with_experts(kind: Parallelism, n_micro: int) -> dict[str, Any]:
+    """A few steps of a model whose experts are balanced both by a loss and by a bias."""
+    remedies = {"balance_loss": 0.5, "z_loss": 0.1, "bias_speed": 0.01}
+    engine = prepare(kind, model=mixture("deepseek_v3", seed=runtime.rank(), **remedies))
+    curve = train(engine, 0, 4, n_micro)
+    state = engine.state()["model"]
+    return {"curve": curve, "bias": [t.tolist() for n, t in state.items() if n.endswith("selection_bias")]}
 
 
 def sample(model: nn.Module) -> list[float]:
@@ -139,6 +161,7 @@ def work(folder: Path) -> dict[str, Any]:
             "widened": train(prepare(kind(), **WIDENED), 0, 5),
             "mixed": train(prepare(kind(), dtype="bfloat16"), 0, 3),
             "held_bytes": held_bytes(engine),
+            "experts": with_experts(kind(), 2),
             "adapted": adapted(kind(), seed=runtime.rank()),
         }
     found["fit"] = {name: train_whole(folder / f"fit_{name}", kind()) for name, kind in KINDS.items()}

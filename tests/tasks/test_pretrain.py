@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
@@ -103,3 +104,19 @@ def test_the_seed_decides_everything(main: Main, trained: Path) -> None:
     same, other = read(main.home / "same").result, read(main.home / "other").result
     assert same["weights_sha256"] == read(trained).result["weights_sha256"]
     assert other["weights_sha256"] != same["weights_sha256"]
+
+
+def test_documents_are_kept_apart(main: Main) -> None:
+    texts = main.home / "texts.parquet"
+    pl.DataFrame({"text": [f"{n} is {n}." for n in range(200)]}).write_parquet(texts)
+    done = main("task=tokenize", "tracker=none", "tokenizer=byte", f"train={texts}", f"validation={texts}",
+                "run_dir=tokens")  # fmt: skip
+    assert done.code == 0, done.err
+    without = [o for o in TINY if not o.startswith(("tokenizer=", "data="))]
+    packed = [*without, "~tokenizer", "data=packed", "data.path=tokens", "trainer.max_steps=4"]
+    runs = {"plain": [], "masked": ["data.document_mask=true"]}
+    for name, options in runs.items():
+        assert main(*packed, *options, f"run_dir={name}").code == 0
+    plain, masked = (read(main.home / name).result for name in runs)
+    assert masked["weights_sha256"] != plain["weights_sha256"]
+    assert masked["metrics"]["val_loss"] != plain["metrics"]["val_loss"]

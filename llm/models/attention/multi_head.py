@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from llm.models.base import Mask, Norm, Rotate, Sizes
 from llm.models.cache import ContextCache, LayerCache
+from llm.models.masks import DocumentBlocks
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+FLEX_HEAD_DIM = 16
+"""The narrowest head that FlexAttention's kernel takes."""
 
 
 class MultiHeadAttention(nn.Module):
@@ -91,37 +94,53 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "B T D"],
         *,
         positions: Int[Tensor, "#B T"],
-        mask: Mask | None,
+        mask: Mask | DocumentBlocks | None,
         cache: LayerCache | ContextCache | None = None,
         context: Float[Tensor, "B C D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """See `llm.models.base.Attention`. With a `context`, keys and values come from it, unrotated."""
-        if context is None:
+        if isinstance(mask, DocumentBlocks):
+            mixed = mask.attend(
+                *self._self_qkv(x, positions), scale=self.scale, window=self.window, soft_cap=self.soft_cap
+            )
+        elif context is None:
             q, k, v = self._self_qkv(x, positions)
             if isinstance(cache, LayerCache):
                 k, v = cache.append(k, v, window=self.window)
                 mask = cache.visible(mask)
             mask = within_window(mask, q.shape[-2], k.shape[-2], self.window, x.device, causal=self.causal)
+            # A single new token sees all that is cached; the flag would hide all but the first.
+            mixed = self._mixed(q, k, v, mask, is_causal=mask is None and self.causal and q.shape[-2] > 1)
         else:
             assert not isinstance(cache, LayerCache)
-            q, k, v = self._cross_qkv(x, context, cache)
-        # A single new token sees all that is cached; the flag would hide all but the first.
-        is_causal = mask is None and context is None and self.causal and q.shape[-2] > 1
-        if self.soft_cap is None and self.sinks is None:
-            mixed = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
-                dropout_p=self.dropout if self.training else 0.0,
-                is_causal=is_causal,
-                scale=self.scale,
-                enable_gqa=self.queries_per_kv > 1,
-            )
-        else:
-            mixed = self._written_out(q, k, v, mask, is_causal)
+            mixed = self._mixed(*self._cross_qkv(x, context, cache), mask, is_causal=False)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return y
+
+    @property
+    def block_masks(self) -> bool:
+        """Whether `DocumentBlocks` will do: torch's kernel drops no weights, has no sinks, wants wide heads.
+
+        A subclass that mixes in its own way has to say so itself.
+        """
+        drops = self.dropout > 0 and self.training
+        fits = self.sinks is None and not drops and self.head_dim >= FLEX_HEAD_DIM
+        return fits and type(self).forward is MultiHeadAttention.forward
+
+    def _mixed(self, q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, *, is_causal: bool) -> Tensor:
+        """Values, weighted by how queries and keys match, as [B, H, T, head_dim]."""
+        if self.soft_cap is not None or self.sinks is not None:
+            return self._written_out(q, k, v, mask, is_causal)
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask if mask is None or mask.dtype == torch.bool else mask.to(q.dtype),
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=is_causal,
+            scale=self.scale,
+            enable_gqa=self.queries_per_kv > 1,
+        )
 
     def _self_qkv(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "#B T"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
+from llm.models.balancing import Routing
 from llm.models.base import FeedForward, Sizes
 from llm.types import ConfigError
 
@@ -37,15 +38,16 @@ class MixtureOfExperts(nn.Module):
         n_groups: experts are in so many groups ...
         n_active_groups: ... and a token's experts come from so many of them, those with the best two scores.
         dense_layers: the first so many blocks have a plain `expert` of the model's `d_ff` instead.
-
-    Attributes:
-        load: of the last batch, the share of the choices that fell on each expert, [n_experts].
-        balance: of the last batch, the load-balancing loss (Fedus et al. 2021, "Switch Transformers",
-            equation 4): 1 when all experts are used alike, and more otherwise. It carries gradients.
+        balance_loss: coefficient of the training loss for uneven use, summed over layers (Fedus et al. 2021,
+            "Switch Transformers", equation 4, with 0.01; DeepSeek-V3, equation 17, with 0.0001, there a mean
+            over sequences and here over the batch).
+        z_loss: coefficient of the training loss for large scores (Zoph et al. 2022, equation 5: 0.001).
+        bias_speed: how far the bias that decides who is picked moves after each step, up for experts with
+            less than their share of the tokens and down for the others (Wang et al. 2024,
+            "Auxiliary-Loss-Free Load Balancing", algorithm 1: 0.001). For sigmoid gates.
     """
 
-    load: Tensor | None = None
-    balance: Tensor | None = None
+    noted: list[Routing] | None = None
     selection_bias: Tensor | None
 
     def __init__(
@@ -63,16 +65,26 @@ class MixtureOfExperts(nn.Module):
         n_groups: Count = 1,
         n_active_groups: Count = 1,
         dense_layers: Annotated[int, Field(ge=0)] = 0,
+        balance_loss: Annotated[float, Field(ge=0)] = 0.0,
+        z_loss: Annotated[float, Field(ge=0)] = 0.0,
+        bias_speed: Annotated[float, Field(ge=0)] = 0.0,
     ) -> None:
         super().__init__()
         self.check_arguments(
-            n_experts=n_experts, n_active=n_active, n_groups=n_groups, n_active_groups=n_active_groups
+            n_experts=n_experts,
+            n_active=n_active,
+            n_groups=n_groups,
+            n_active_groups=n_active_groups,
+            gate=gate,
+            bias_speed=bias_speed,
         )
+        self.balance_loss, self.z_loss, self.bias_speed = balance_loss, z_loss, bias_speed
         self.n_experts, self.n_active, self.gate = n_experts, n_active, gate
         self.normalised, self.scaling = normalised, scaling
         self.n_groups, self.n_active_groups = n_groups, n_active_groups
         self.dense = expert(sizes) if sizes.layer < dense_layers else None
-        if self.dense is not None:
+        self.routes = self.dense is None
+        if not self.routes:
             return
         width = d_expert or sizes.d_ff
         self.router = nn.Linear(sizes.d_model, n_experts, bias=False)
@@ -85,9 +97,18 @@ class MixtureOfExperts(nn.Module):
 
     @staticmethod
     def check_arguments(
-        *, n_experts: int, n_active: int, n_groups: int = 1, n_active_groups: int = 1
+        *,
+        n_experts: int,
+        n_active: int,
+        n_groups: int = 1,
+        n_active_groups: int = 1,
+        gate: str = "softmax",
+        bias_speed: float = 0.0,
     ) -> None:
-        """Refuses more active experts than there are, and groups of unequal size."""
+        """Refuses more active experts than there are, unequal groups, and a bias that is not there."""
+        if bias_speed and gate != "sigmoid":
+            mend = f"gate={gate} has no bias that decides who is picked; take gate=sigmoid, or balance_loss"
+            raise ConfigError("bias_speed", bias_speed, mend)
         if n_active > n_experts:
             raise ConfigError("n_active", n_active, f"there are n_experts={n_experts} only")
         if n_experts % n_groups:
@@ -99,19 +120,27 @@ class MixtureOfExperts(nn.Module):
             raise ConfigError("n_active", n_active, mend)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Each place by itself; sets `load` and `balance`."""
+        """Each place by itself; puts a `Routing` into `noted` where that is wanted."""
         if self.dense is not None:
             return self.dense(x)
         tokens = x.flatten(0, 1)
         weights, chosen = self._route(tokens)
-        mixed = torch.zeros_like(tokens)
-        for number, expert in enumerate(self.experts):
-            rows, places = (chosen == number).nonzero(as_tuple=True)
-            # Also without any token: every parameter then has a gradient, of zero, as DDP needs.
-            done = expert(tokens[rows][None])[0] * weights[rows, places, None]
-            mixed = mixed.index_add(0, rows, done.to(mixed.dtype))
-        y = mixed.view_as(x)
+        counts = torch.bincount(chosen.flatten(), minlength=self.n_experts)
+        # Choices in the order of their experts: one look-up for all, and each expert has a slice.
+        order = chosen.flatten().argsort(stable=True)
+        slices = torch.split(tokens.index_select(0, order // self.n_active), counts.tolist())
+        # Also without any token: every parameter then has a gradient, of zero, as DDP needs.
+        done = torch.cat(
+            [expert(part[None])[0] for expert, part in zip(self._experts(), slices, strict=True)]
+        )
+        # Back in the order of the tokens, and summed from there: adding up by index is random on a GPU.
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        mixed = (done.index_select(0, back).view(*weights.shape, -1) * weights[..., None]).sum(1)
+        y: Tensor = mixed.to(x.dtype).view_as(x)
         return y if self.shared is None else y + self.shared(x)
+
+    def _experts(self) -> Iterator[FeedForward]:
+        return cast("Iterator[FeedForward]", iter(self.experts))
 
     def _route(self, tokens: Float[Tensor, "N D"]) -> tuple[Float[Tensor, "N k"], Int[Tensor, "N k"]]:
         """Weights of each token's experts, and which they are."""
@@ -132,14 +161,22 @@ class MixtureOfExperts(nn.Module):
         weights = scores.gather(-1, chosen)
         if self.normalised:
             weights = weights / weights.sum(-1, keepdim=True)
-        self._note(scores, chosen)
+        if torch.is_grad_enabled():
+            # Also when nobody wants it: a forward pass that is repeated in backward must do the same work.
+            routing = _routing(logits, scores, chosen)
+            if self.noted is not None:
+                self.noted.append(routing)
         return (weights * self.scaling).to(tokens.dtype), chosen
 
-    def _note(self, scores: Float[Tensor, "N E"], chosen: Int[Tensor, "N k"]) -> None:
-        counts = torch.bincount(chosen.flatten(), minlength=self.n_experts)
-        self.load = counts / chosen.numel()
-        probabilities = scores / scores.sum(-1, keepdim=True)
-        self.balance = self.n_experts * (self.load * probabilities.mean(0)).sum()
+    @torch.no_grad()
+    def rebalance(self, counts: Int[Tensor, " E"]) -> None:
+        """Moves the selection bias after a step in which the experts were chosen so often.
+
+        Where the router is not trained, as under adapters, nothing moves.
+        """
+        if self.selection_bias is not None and self.bias_speed and self.router.weight.requires_grad:
+            missing = counts.float().mean() - counts
+            self.selection_bias += self.bias_speed * missing.sign()
 
     def init_weights(self, generator: torch.Generator) -> None:  # noqa: ARG002
         """The selection bias starts at zero."""
@@ -158,3 +195,14 @@ class MixtureOfExperts(nn.Module):
             for part, module in parts.items()
             for name, style in module.parallel_plan().items()
         }
+
+
+def _routing(
+    logits: Float[Tensor, "N E"], scores: Float[Tensor, "N E"], chosen: Int[Tensor, "N k"]
+) -> Routing:
+    return Routing(
+        shares=(scores / scores.sum(-1, keepdim=True)).sum(0),
+        counts=torch.bincount(chosen.flatten(), minlength=scores.shape[-1]),
+        squares=logits.logsumexp(-1).square().sum(),
+        n_tokens=len(scores),
+    )

@@ -44,6 +44,27 @@ def test_swiglu():
     np.testing.assert_allclose(part(x).detach(), expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("activation", ["gelu_tanh", "gelu"])
+def test_geglu(activation: str):
+    part, x = GatedMLP(_sizes(d_ff=20), activation=activation), torch.randn(2, 3, 12) * 3
+    inputs, gate, up, down = _numpy(x, part.gate.weight, part.up.weight, part.down.weight)
+    opened = inputs @ gate.T
+    if activation == "gelu_tanh":
+        share = 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (opened + 0.044715 * opened**3)))
+    else:
+        share = 0.5 * (1 + np.vectorize(math.erf)(opened / math.sqrt(2)))
+    expected = opened * share * (inputs @ up.T) @ down.T
+    np.testing.assert_allclose(part(x).detach(), expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(("activation", "power"), [("relu", 1), ("relu_squared", 2)])
+def test_relu(activation: str, power: int):
+    part, x = MLP(_sizes(), activation=activation), torch.randn(2, 3, 12) * 3
+    inputs, up, down = _numpy(x, part.up.weight, part.down.weight)
+    expected = np.maximum(inputs @ up.T, 0) ** power @ down.T
+    np.testing.assert_allclose(part(x).detach(), expected, rtol=0, atol=5e-6)
+
+
 @pytest.mark.parametrize(
     ("d_model", "multiple_of", "d_ff"), [(192, 32, 512), (4096, 256, 11008), (96, 1, 256), (100, 1, 267)]
 )
