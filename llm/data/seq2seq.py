@@ -81,8 +81,8 @@ class _Flat:
 
     def __init__(self, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        flat: Ids = np.fromiter(chain.from_iterable(rows), id_dtype(vocab_size), int(lengths.sum()))
-        self.ids = flat
+        flat = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
+        self.ids: Ids = flat.astype(id_dtype(vocab_size))
         self.offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
     def __len__(self) -> int:
