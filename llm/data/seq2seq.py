@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ class _Flat:
     def __init__(self, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
         flat = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-        self.ids: Ids = flat.astype(id_dtype(vocab_size))
+        self.ids = cast(Ids, flat.astype(id_dtype(vocab_size)))
         self.offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
     def __len__(self) -> int:
