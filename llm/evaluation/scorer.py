@@ -21,6 +21,7 @@ from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
 from llm.models.evaluating import evaluating
 from llm.models.likelihood import target_log_probs
+from llm.tokenizers.base import opening_ids
 from llm.tokenizers.template import template_for
 from llm.types import (
     IGNORE,
@@ -128,6 +129,8 @@ class Scorer:
         if isinstance(request.prompt, str):
             ids = self.tokenizer.encode(request.prompt + request.continuation)
             first = boundary(self.tokenizer, request.prompt, ids)
+            if opening := opening_ids(self.tokenizer):
+                return [*opening, *ids], first + len(opening)
             if first == 0 and self.tokenizer.eos_id is not None:
                 return [self.tokenizer.eos_id, *ids], 1
             return ids, max(first, 1)
@@ -212,7 +215,7 @@ class Scorer:
         if isinstance(prompt, str):
             eos = self.tokenizer.eos_id
             stop = () if eos is None else (eos,)
-            return self.tokenizer.encode(prompt) or list(stop), stop
+            return [*opening_ids(self.tokenizer), *self.tokenizer.encode(prompt)] or list(stop), stop
         ids, _ = self.chat.render(prompt, add_generation_prompt=True)
         return ids, self.chat.stop_ids
 

@@ -12,6 +12,7 @@ import torch
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.serving.base import Finish, Piece, TokenScore
+from llm.tokenizers.base import opening_ids
 from llm.tokenizers.template import template_for
 from llm.types import ConfigError, Conversation, LanguageModel, Tokenizer
 
@@ -53,7 +54,7 @@ class LocalEngine:
     def prompt_ids(self, text: str) -> list[int]:
         """The ids of a text; an empty one starts a new document."""
         if text:
-            return self._tokenizer.encode(text)
+            return [*opening_ids(self._tokenizer), *self._tokenizer.encode(text)]
         if self._tokenizer.eos_id is None:
             raise ConfigError("prompt", "", "is empty, and this tokenizer has no token to start from")
         return [self._tokenizer.eos_id]

@@ -13,6 +13,7 @@ from llm.checkpoints.pretrained import Pretrained
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
+from llm.tokenizers.base import opening_ids
 from llm.tokenizers.template import template_for
 from llm.types import ChatTemplate, ConfigError, Conversation, Message, Tokenizer
 
@@ -158,7 +159,7 @@ def _standard_input() -> str:
 
 
 def _plain(tokenizer: Tokenizer) -> Render:
-    return lambda conversation: tokenizer.encode(conversation[-1].content)
+    return lambda conversation: [*opening_ids(tokenizer), *tokenizer.encode(conversation[-1].content)]
 
 
 def _templated(template: ChatTemplate) -> Render:

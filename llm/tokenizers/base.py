@@ -157,6 +157,12 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return fast(texts) if fast is not None else [tokenizer.encode(text) for text in texts]
 
 
+def opening_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """What its model was trained to find ahead of every text; most often nothing."""
+    found: tuple[int, ...] = getattr(tokenizer, "opening_ids", ())
+    return found
+
+
 def special_ids(tokenizer: Tokenizer) -> Mapping[str, int]:
     """The tokenizer's special tokens and their ids; empty when it has none."""
     found: Mapping[str, int] = getattr(tokenizer, "special_ids", {})
