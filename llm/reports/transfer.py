@@ -38,7 +38,9 @@ def write(
     picture = Path(sweep_dir) / "transfer.png"
     files.write_bytes(picture, draw(found, metric, direction))
     lines = [
-        f"{kind}: best learning rate " + ", ".join(f"{rate:g} at width {w}" for w, rate in at.items())
+        f"{kind}: best learning rate "
+        + ", ".join(f"{rate:g} at width {width}" for width, rate in at.items())
+        + f"; that of the narrowest costs the widest {cost(found[kind], direction):.3f}"
         for kind, at in best(found, direction).items()
     ]
     return written._replace(terminal="\n".join([written.terminal, *lines, f"the plot: {picture}"]))
@@ -68,6 +70,13 @@ def best(found: Curves, direction: str = "minimize") -> dict[str, dict[int, floa
     }
 
 
+def cost(widths: Mapping[int, Mapping[float, float]], direction: str = "minimize") -> float:
+    """What the widest model loses by the narrowest one's best learning rate; NaN where it was not tried."""
+    rates = best({"": widths}, direction)[""]
+    widest = widths[max(widths)]
+    return abs(widest.get(rates[min(widths)], math.nan) - widest[rates[max(widths)]])
+
+
 def draw(found: Curves, metric: str, direction: str = "minimize") -> bytes:
     """A panel for each parametrization: the objective over the rate, a line a width, the best ones marked."""
     blues = ("#9dbdf2", "#5b8fe6", "#2866d8", "#1a479b", "#0f2c63")
@@ -88,10 +97,9 @@ def draw(found: Curves, metric: str, direction: str = "minimize") -> bytes:
                 at = bests[kind][width]
                 panel.plot([at], [rates[at]], "o", color=mark, markersize=7.5, zorder=5,
                            label="best rate" if number == len(widths) - 1 else None)  # fmt: skip
-            rates_of_best = [bests[kind][width] for width in widths]
-            moved = math.log2(max(rates_of_best) / min(rates_of_best))
-            says = "the best rate stays" if moved < 0.5 else f"the best rate moves {2**moved:.0f}-fold"
-            panel.set_title(f"{plots.one_line(kind)}: {says}", loc="left", fontsize=9, color=ink)
+            says = f"the narrowest's best rate costs the widest {cost(widths, direction):.2f}"
+            panel.set_title(plots.one_line(kind), loc="left", fontsize=10, color=ink)
+            panel.set_title(says, loc="right", fontsize=8, color=muted)
             panel.set_xscale("log", base=2)
             ticks = sorted({rate for rates in widths.values() for rate in rates})
             panel.set_xticks(ticks, [f"{rate:g}" for rate in ticks], fontsize=7.5)

@@ -38,7 +38,11 @@ def test_a_sweep_has_the_plot_beside_its_ranking(tmp_path) -> None:
     written = transfer.write(tmp_path, TRIALS)
     assert (tmp_path / "ranking.csv").is_file()
     assert (tmp_path / "transfer.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert "standard: best learning rate 0.008 at width 64, 0.002 at width 256" in written.terminal
+    assert (
+        "standard: best learning rate 0.008 at width 64, 0.002 at width 256; that of the narrowest costs the widest 0.200"
+        in written.terminal
+    )
+    assert "0.004 at width 256; that of the narrowest costs the widest 0.000" in written.terminal
 
 
 @pytest.mark.parametrize(
