@@ -39,9 +39,9 @@ def write(
     files.write_bytes(picture, draw(found, metric, direction))
     lines = [
         f"{kind}: best learning rate "
-        + ", ".join(f"{rate:g} at width {width}" for width, rate in at.items())
-        + f"; that of the narrowest costs the widest {cost(found[kind], direction):.3f}"
-        for kind, at in best(found, direction).items()
+        + ", ".join(f"{optimum(rates, direction):.2g} at width {width}" for width, rates in widths.items())
+        + f"; that of the narrowest costs the widest {cost(widths, direction):.3f}"
+        for kind, widths in found.items()
     ]
     return written._replace(terminal="\n".join([written.terminal, *lines, f"the plot: {picture}"]))
 
@@ -68,6 +68,22 @@ def best(found: Curves, direction: str = "minimize") -> dict[str, dict[int, floa
         kind: {width: choose(rates, key=rates.__getitem__) for width, rates in widths.items()}
         for kind, widths in found.items()
     }
+
+
+def optimum(rates: Mapping[float, float], direction: str = "minimize") -> float:
+    """Where a parabola through the best rate and its neighbours, over the log of the rate, has its end.
+
+    The best rate itself when it is the first or the last of those tried: the optimum may lie beyond.
+    """
+    ordered = sorted(rates)
+    place = ordered.index(best({"": {0: rates}}, direction)[""][0])
+    if not 0 < place < len(ordered) - 1:
+        return ordered[place]
+    x = [math.log(rate) for rate in ordered[place - 1 : place + 2]]
+    left, right = ((rates[ordered[place]] - rates[ordered[n]]) / (x[1] - x[n - place + 1]) for n in
+                   (place - 1, place + 1))  # fmt: skip
+    bend = (right - left) / (x[2] - x[0])
+    return math.exp((x[0] + x[1]) / 2 - left / (2 * bend)) if bend else ordered[place]
 
 
 def cost(widths: Mapping[int, Mapping[float, float]], direction: str = "minimize") -> float:
@@ -97,9 +113,10 @@ def draw(found: Curves, metric: str, direction: str = "minimize") -> bytes:
                 at = bests[kind][width]
                 panel.plot([at], [rates[at]], "o", color=mark, markersize=7.5, zorder=5,
                            label="best rate" if number == len(widths) - 1 else None)  # fmt: skip
-            says = f"the narrowest's best rate costs the widest {cost(widths, direction):.2f}"
-            panel.set_title(plots.one_line(kind), loc="left", fontsize=10, color=ink)
-            panel.set_title(says, loc="right", fontsize=8, color=muted)
+            tops = ", ".join(f"{optimum(rates, direction):.2g}" for rates in widths.values())
+            tops = ", ".join(f"{optimum(rates, direction):.2g}" for rates in widths.values())
+            says = f"optimum at {tops}\nthe narrowest's costs the widest {cost(widths, direction):.2f}"
+            panel.set_title(f"{plots.one_line(kind)}: {says}", loc="left", fontsize=9, color=ink)
             panel.set_xscale("log", base=2)
             ticks = sorted({rate for rates in widths.values() for rate in rates})
             panel.set_xticks(ticks, [f"{rate:g}" for rate in ticks], fontsize=7.5)
@@ -108,5 +125,5 @@ def draw(found: Curves, metric: str, direction: str = "minimize") -> bytes:
         if direction == "minimize":  # rates that are far too high would press the rest flat
             panels[0].set_ylim(low - 0.06 * (middle - low), low + 3.2 * (middle - low))
         panels[0].set_ylabel(plots.one_line(metric))
-        panels[0].legend(loc="upper center")
+        panels[0].legend(loc="upper center", bbox_to_anchor=(0.56, 1.0))
         return plots.png(drawn)

@@ -38,10 +38,8 @@ def test_a_sweep_has_the_plot_beside_its_ranking(tmp_path) -> None:
     written = transfer.write(tmp_path, TRIALS)
     assert (tmp_path / "ranking.csv").is_file()
     assert (tmp_path / "transfer.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (
-        "standard: best learning rate 0.008 at width 64, 0.002 at width 256; that of the narrowest costs the widest 0.200"
-        in written.terminal
-    )
+    standard = "standard: best learning rate 0.008 at width 64, 0.002 at width 256; that of the narrowest"
+    assert f"{standard} costs the widest 0.200" in written.terminal
     assert "0.004 at width 256; that of the narrowest costs the widest 0.000" in written.terminal
 
 
@@ -52,3 +50,10 @@ def test_other_sweeps_are_ranked_only(tmp_path, trials: list[Trial]) -> None:
     transfer.write(tmp_path, trials)
     assert (tmp_path / "ranking.md").is_file()
     assert not (tmp_path / "transfer.png").exists()
+
+
+def test_the_optimum_lies_between_the_rates_that_were_tried() -> None:
+    rates = {2.0**n: 1.5 * (n + 7.3) ** 2 for n in (-10, -8, -7, -5)}
+    assert transfer.optimum(rates) == pytest.approx(2.0**-7.3)
+    assert transfer.optimum({r: -v for r, v in rates.items()}, "maximize") == pytest.approx(2.0**-7.3)
+    assert transfer.optimum({0.1: 1.0, 0.2: 2.0, 0.4: 3.0}) == 0.1  # the optimum may lie beyond
