@@ -95,7 +95,7 @@ def measure(
         on_step: called after each step with the width and the loss.
 
     Raises:
-        ConfigError: there is no model of one of the widths.
+        ConfigError: there is no model of one of the widths, or it is no decoder.
     """
     makers = {width: at_width(model, width) for width in widths}  # all are refused before one is trained
     device, loss_of = runtime.device(), NextToken().loss
@@ -104,6 +104,9 @@ def measure(
         for number in range(seed, seed + n_models(width, max(widths), n_seeds)):
             batch = batch_of(number).to(device)
             one = make()
+            if getattr(one, "start_id", None) is not None:
+                mend = "reads a source besides: only decoders are checked; choose one as model=decoder"
+                raise ConfigError("model", type(one).__name__, mend)
             one.init_weights(torch.Generator().manual_seed(number))  # type: ignore[operator]
             one.to(device).train()
             updater = with_rates(optimizer, learning_rates(one))(one.named_parameters())

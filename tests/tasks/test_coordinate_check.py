@@ -51,7 +51,7 @@ def test_the_usual_one_alone_fails_and_says_so(main: Main) -> None:
         (["model/parametrization=mup", "model.parametrization.base_d_model=90"],
          "error: model.parametrization.base_d_model=90: is not divisible by n_heads=4; nearest: 88, 92"),
         (["model/parametrization=mup", "model.parametrization.base_width=64"], "did you mean"),
-        (["model=pretrained", "model.path=nowhere"], "error: model="),
+        (["model=t5", "model.head_dim=null", "model.n_heads=4"], "model=EncoderDecoder: reads a source"),
     ],
 )  # fmt: skip
 def test_mistakes_name_their_key(main: Main, extra: list[str], says: str) -> None:
