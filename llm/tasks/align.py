@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from llm.checkpoints.pretrained import Pretrained, require_context
+from llm.checkpoints.pretrained import Pretrained
 from llm.models.accounting import count_parameters
 from llm.runs.run import Run
 from llm.training.trainer import Trainer
@@ -52,7 +52,6 @@ def align(
         The final validation loss of the algorithm.
     """
     start, tokenizer, info = model.load(run)
-    require_context(start, data.seq_len)
     policy = cast(nn.Module, start)
     splits = data.load(lambda _: tokenizer, run.directory / "data")
     n_params = count_parameters(policy)
