@@ -11,7 +11,7 @@ from torch import nn
 
 from llm.models.cache import KVCache
 from llm.parallelism.precision import Precision
-from llm.planning.rehearsal import materialised, naming, origins, shortened
+from llm.planning.rehearsal import materialised, origins, shortened
 from llm.planning.trace import Trace
 from llm.types import Batch, LanguageModel
 
@@ -26,13 +26,13 @@ class CacheSize:
         taken: of a whole sequence, as `llm.models.cache` stores it today.
     """
 
-    per_token: float
+    per_token: int
     needed: int
     taken: int
 
 
 def cache_size(model: nn.Module, seq_len: int, precision: Precision) -> CacheSize:
-    """Measures the cache that a sequence of `seq_len` tokens takes.
+    """Measures the cache that a sequence of `seq_len` tokens takes; what crosses from an encoder is left out.
 
     Args:
         model: on the meta device; it is left as it is.
@@ -40,31 +40,28 @@ def cache_size(model: nn.Module, seq_len: int, precision: Precision) -> CacheSiz
         precision: which the cache has, too.
     """
     small, repeats = shortened(model)
-    copied = copy.deepcopy(small)
-    with Trace() as trace, torch.no_grad():
-        materialised(copied, None)
-        copied.eval()
-        cache, reader = KVCache(seq_len), cast(LanguageModel, copied)
-        with trace.watching(copied), naming(trace, copied):
-            tokens = torch.zeros((1, 1), dtype=torch.int64)
-            source = tokens if hasattr(copied, "start_id") else None
-            trace.segment = ("start", "")
-            with precision.autocast(
-                torch.device("cpu")
-            ):  # which keeps narrow copies of weights until its end
-                reader.hidden(Batch(tokens, source=source), cache)
-            with_it = trace.live()
-            del cache
-            left = trace.live()  # such as what a mixture notes of its load
-    by_block = {block: size - left.get(block, 0) for block, size in with_it.items()}
-    needed = per_token = taken = 0.0
+    one, all_ = (_by_layer(copy.deepcopy(small), n, precision) for n in (1, seq_len))
+    needed = per_token = taken = 0
     for path, like in origins(model, repeats).items():
-        size = by_block.get(like, 0)
-        window = _window(model.get_submodule(path))
-        taken += size
-        per_token += size / seq_len
-        needed += size * min(window or seq_len, seq_len) / seq_len
-    return CacheSize(per_token, round(needed), round(taken))
+        if path.startswith("blocks."):
+            layer = int(like.rpartition(".")[2])
+            window = _window(model.get_submodule(path)) or seq_len
+            per_token, taken = per_token + one[layer], taken + all_[layer]
+            needed += one[layer] * min(window, seq_len)
+    return CacheSize(per_token, needed, taken)
+
+
+def _by_layer(model: nn.Module, n_tokens: int, precision: Precision) -> list[int]:
+    """Bytes of each layer of a cache that has room for `n_tokens` and has read them."""
+    with Trace() as trace, torch.no_grad():
+        materialised(model, None)
+        model.eval()
+        cache, reader = KVCache(n_tokens), cast(LanguageModel, model)
+        with trace.watching(model), precision.autocast(torch.device("cpu")):
+            tokens = torch.zeros((1, n_tokens), dtype=torch.int64)
+            source = tokens[:, :1] if hasattr(model, "start_id") else None
+            reader.hidden(Batch(tokens, source=source), cache)
+        return [cache[layer].nbytes for layer in range(len(reader.blocks))]
 
 
 def _window(block: nn.Module) -> int | None:

@@ -49,13 +49,14 @@ def attention(
 
     The rules are those of torch's ``sdp_utils.cpp``: in half precision flash attention takes heads of one
     width without a mask, cuDNN's with one; the memory-efficient kernel takes any width and float32, but no
-    grouped queries.
+    grouped queries. A mask that is learned (T5's) is counted as the plain formula, which takes no less.
     """
     if torch.is_autocast_enabled("cpu"):
         query, key, value = (t.to(torch.get_autocast_dtype("cpu")) for t in (query, key, value))
     one_width = query.shape[-1] == key.shape[-1] == value.shape[-1]
     in_half = query.dtype in HALVES
-    if (in_half and one_width and query.shape[-1] <= 256) or not enable_gqa:
+    learned = attn_mask is not None and attn_mask.requires_grad
+    if not learned and ((in_half and one_width and query.shape[-1] <= 256) or not enable_gqa):
         fused: Callable[..., tuple[Tensor, Tensor]] = aten._scaled_dot_product_flash_attention_for_cpu
         return fused(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]
     plain: Callable[..., tuple[Tensor, Tensor]] = aten._scaled_dot_product_attention_math

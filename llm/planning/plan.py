@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llm.models.accounting import Part, active_parameters, count_parameters, parts
+from llm.models.accounting import Part, active_parameters, count_parameters, flops_per_token, parts
 from llm.parallelism.base import MakeOptimizer
 from llm.parallelism.precision import Precision
 from llm.planning.cache import CacheSize, cache_size
@@ -68,7 +68,7 @@ class Training:
 
     @property
     def tokens(self) -> int:
-        """Of the whole training."""
+        """Of the whole training, those that the decoder reads."""
         return self.max_steps * self.batch_size * self.seq_len
 
 
@@ -83,6 +83,7 @@ class Plan:
         n_params: parameters in all.
         active_params: those that work on a token.
         flops_per_token: of training: forward, and twice that for backward.
+        tokens: of the whole training; an encoder's source is taken to be as long as its target may be.
         memory: on one device, at its most.
         capacity: bytes the device has.
         cache: of generation.
@@ -98,6 +99,7 @@ class Plan:
     n_params: int
     active_params: int
     flops_per_token: float
+    tokens: int
     memory: Memory
     capacity: float
     cache: CacheSize
@@ -119,7 +121,7 @@ class Plan:
     @property
     def flops(self) -> float:
         """Of the whole training."""
-        return self.flops_per_token * self.training.tokens
+        return self.flops_per_token * self.tokens
 
     @property
     def seconds(self) -> float:
@@ -181,7 +183,8 @@ def make_plan(
         parts=counted,
         n_params=count_parameters(model),
         active_params=active,
-        flops_per_token=3 * sum(part.flops for part in counted.values()),
+        flops_per_token=3 * flops_per_token(model, training.seq_len),
+        tokens=training.tokens * (1 if _source_len(model, training) is None else 2),
         memory=memory,
         capacity=capacity,
         cache=cache_size(model, training.seq_len, precision),

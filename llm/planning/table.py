@@ -41,8 +41,8 @@ def _parameters(plan: Plan) -> Table:
     for name, part in plan.parts.items():
         table.add_row(name, f"{part.parameters:,}", f"{part.active:,}", f"{part.flops:,.0f}")
     table.add_section()
-    forward = sum(part.flops for part in plan.parts.values())
-    table.add_row("total", f"{plan.n_params:,}", f"{plan.active_params:,}", f"{forward:,.0f}")
+    forward = f"{plan.flops_per_token / 3:,.0f}"
+    table.add_row("total", f"{plan.n_params:,}", f"{plan.active_params:,}", forward)
     return table
 
 
@@ -68,7 +68,8 @@ def _training(plan: Plan) -> Table:
     training, device = plan.training, plan.device
     table = _table(f"Training on {training.n_devices} x {device.label}", "", "", "")
     tokens = f"{training.max_steps:,} steps of {training.batch_size} x {training.seq_len}"
-    table.add_row("tokens", f"{training.tokens:,}", tokens)
+    tokens += ", and as many of the source" if plan.tokens > training.tokens else ""
+    table.add_row("tokens", f"{plan.tokens:,}", tokens)
     table.add_row("FLOPs a token", f"{plan.flops_per_token:,.0f}", "forward and backward")
     table.add_row("FLOPs", f"{plan.flops:.4g}", "")
     table.add_row("peak FLOP/s a device", f"{plan.peak_flops:.4g}", device.source)
@@ -115,7 +116,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "active_params": plan.active_params,
         "flops_per_token": plan.flops_per_token,
         "flops": plan.flops,
-        "training_tokens": training.tokens,
+        "training_tokens": plan.tokens,
         "memory_bytes": plan.memory.total,
         "evaluation_bytes": plan.memory.evaluation,
         "device_bytes": plan.capacity,

@@ -80,6 +80,8 @@ def plan(
     if not length:
         raise ConfigError("seq_len", None, "this data does not say how long its sequences are: seq_len=1024")
     size, said = _vocabulary(vocab_size, model, tokenizer)
+    if not vocab_size and data.get("n_sentinels"):
+        size, said = size + int(data["n_sentinels"]), f"{said}, and the data's sentinels"
     run.say(f"vocab_size={size} ({said}), seq_len={length}")
     loop = build(trainer)
     training = Training(
