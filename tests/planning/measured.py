@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ def step_peak(
     n_micro: int = 1,
     prepare: Prepare = on_one,
     mesh: Any = None,
+    has_source: bool = False,
 ) -> int:
     """Of two steps, the second of which finds the optimizer's state there, and of the model itself."""
     algorithm = NextToken()
@@ -69,6 +71,8 @@ def step_peak(
             clip_norm=1.0,
         )
         micro = batches(vocab_size, micro_batch, seq_len, n_micro)
+        if has_source:
+            micro = [replace(batch, source=batch.tokens) for batch in micro]
         for _ in range(2):
             engine.step(micro, 1.0)
     return peak_bytes(recorded)

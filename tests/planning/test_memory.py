@@ -101,6 +101,15 @@ def test_memory_is_what_a_real_step_takes(number: int) -> None:
     assert memory.total == pytest.approx(real, rel=0.02), config
 
 
+def test_memory_of_an_encoder_and_a_decoder() -> None:
+    sizes = {"d_model": 32, "n_heads": 2, "head_dim": 16, "d_ff": 64, "n_layers": 3, "n_encoder_layers": 4}
+    shape = {"micro_batch": 3, "seq_len": 24}
+    make_model = load_model("t5", **sizes)
+    real = step_peak(make_model, adamw, dtype="float32", vocab_size=211, has_source=True, **shape)
+    memory = planned("t5", Load(**shape, source_len=24), **sizes)
+    assert memory.total == pytest.approx(real, rel=0.02)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("preset", ["gpt2", "llama"])
