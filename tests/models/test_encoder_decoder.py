@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from llm.models.accounting import flops_per_token
 from llm.models.attention.multi_head import MultiHeadAttention
-from llm.models.cache import KVCache
+from llm.models.cache import KVCache, StaticCache
 from llm.models.encoder_decoder import EncoderDecoder
 from llm.models.norms import RMSNorm
 from llm.models.weights import persistent
@@ -164,11 +164,12 @@ def test_the_decoder_sees_what_was_written_and_all_of_the_source(model: EncoderD
     assert (read[0][:, -2] - read[1][:, -2]).abs().max() > 1e-4, "the encoder looks ahead"
 
 
+@pytest.mark.parametrize("kind", [KVCache, StaticCache])
 @torch.no_grad()
-def test_cached_is_uncached(model: EncoderDecoder) -> None:
+def test_cached_is_uncached(model: EncoderDecoder, kind: type[KVCache]) -> None:
     batch, padding = pairs(), torch.arange(11) < torch.tensor([11, 6])[:, None]
     whole = model(Batch(batch.tokens, source=batch.source, source_padding=padding))
-    cache = KVCache(9)
+    cache = kind(12)
     parts = [
         model(Batch(part, source=None if n else batch.source, source_padding=None if n else padding), cache)
         for n, part in enumerate(batch.tokens.split([1, 4, 1, 3], 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def test_filling_gaps_lowers_the_loss_of_pairs_never_seen(home: Path, trained: P
     after = sit(exam, Scorer(model, tokenizer), lambda n: None)
     model.init_weights(torch.Generator().manual_seed(0))
     before = sit(exam, Scorer(model, tokenizer), lambda n: None)
-    assert after.metrics["loss"] < before.metrics["loss"] - 1.0
+    assert after.metrics["loss"] < before.metrics["loss"] - 0.5
+    assert after.metrics["loss"] < math.log(259 + 8) - 0.2  # it knows something, not only less noise
     # what a person reads as a sample's beginning is a source, without its end
     assert after.prompts[0] == json.loads((home / "held_out.jsonl").read_text().splitlines()[0])["source"]
 
