@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from llm.data.conversations import as_paths, report_long, tokenizing
-from llm.data.packing import Ids, id_dtype
+from llm.data.packing import id_dtype
 from llm.data.rows import MULTIPLE
 from llm.inputs import digest, read_jsonl
 from llm.types import IGNORE, Batch, ConfigError, Splits, Tokenizer
@@ -81,8 +81,7 @@ class _Flat:
 
     def __init__(self, rows: Sequence[Sequence[int]], vocab_size: int) -> None:
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        flat = np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum()))
-        self.ids = cast(Ids, flat.astype(id_dtype(vocab_size)))
+        self.ids = np.fromiter(chain.from_iterable(rows), id_dtype(vocab_size), int(lengths.sum()))
         self.offsets: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
 
     def __len__(self) -> int:

@@ -151,7 +151,8 @@ class EncoderDecoder(nn.Module):
         n = source.shape[1]
         if padding is None:
             self._require_fit(n)
-        x, positions = self._embedded(source, _places(padding, n, source.device), self.encoder_position)
+        positions = _places(padding, n, source.device)
+        x = self._embedded(source, positions, self.encoder_position)
         allowed = None if padding is None else reading_mask(padding, n)
         mask = _biased(self.encoder_position.bias(0, n, source.device), allowed)
         for block in self.encoder_layers():
@@ -183,7 +184,8 @@ class EncoderDecoder(nn.Module):
                 self._require_fit(n_past + n_new)
             places = _places(batch.padding, n_past + n_new, batch.tokens.device)[:, n_past:]
             mask = self._mask(n_past, n_new, batch)
-        x, positions = self._embedded(batch.tokens, places if positions is None else positions, self.position)
+        positions = places if positions is None else positions
+        x = self._embedded(batch.tokens, positions, self.position)
         crossing = None if source_padding is None else reading_mask(source_padding, n_new)
         for layer, block in enumerate(self.layers()):
             x = block(
@@ -215,12 +217,12 @@ class EncoderDecoder(nn.Module):
 
     def _embedded(
         self, ids: Int[Tensor, "B T"], positions: Int[Tensor, "#B T"], where: Position
-    ) -> tuple[Float[Tensor, "B T D"], Int[Tensor, "#B T"]]:
+    ) -> Float[Tensor, "B T D"]:
         x = self.embedding(ids)
         if self.embedding_scale != 1.0:
             x = x * torch.tensor(self.embedding_scale, dtype=x.dtype, device=x.device)
         x = where.embed(x, positions)
-        return (F.dropout(x, self.dropout, self.training) if self.dropout else x), positions
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def _mask(self, n_past: int, n_new: int, batch: Batch) -> Mask | None:
         """Causal, without padding, with what the positions add to the scores."""

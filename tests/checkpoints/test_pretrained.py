@@ -89,7 +89,7 @@ def test_a_vocabulary_larger_than_the_models(directory: Path, tmp_path: Path) ->
 
 def test_a_directory_without_a_tokenizer(directory: Path, tmp_path: Path) -> None:
     shutil.copytree(directory, tmp_path / "copy", ignore=shutil.ignore_patterns("tokenizer*"))
-    with pytest.raises(ConfigError, match="the model is whole, its tokenizer is not: .*tokenizer.json"):
+    with pytest.raises(ConfigError, match=r"the model is whole, its tokenizer is not: .*tokenizer.json"):
         load(tmp_path / "copy")
 
 

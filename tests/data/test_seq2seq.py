@@ -82,7 +82,7 @@ def test_many_rows_cost_little(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"input": "a", "target": "b"}, "`source` is missing, the row has input, target; name the"),
+        ({"input": "a", "target": "b"}, "`source` is missing, the row has input, target; name the field"),
         ({"source": "a"}, "`target` is missing"),
         ({"source": ["a"], "target": "b"}, "`source` is a list; text is needed"),
         ({"source": "a", "target": None}, "`target` is a NoneType"),
