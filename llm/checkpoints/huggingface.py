@@ -72,7 +72,12 @@ def load_pretrained(
 
 
 def save_pretrained(
-    model: nn.Module, tokenizer: Any, path: str | Path, *, recipe: Mapping[str, Any] | None = None
+    model: nn.Module,
+    tokenizer: Any,
+    path: str | Path,
+    *,
+    recipe: Mapping[str, Any] | None = None,
+    chats: bool = True,
 ) -> Family:
     """Writes `model` as transformers reads it: ``config.json``, safetensors, the tokenizer's files.
 
@@ -81,6 +86,7 @@ def save_pretrained(
         tokenizer: whose files go along, by its ``save_pretrained(path)``; None for none.
         path: the directory, which is made.
         recipe: the model's config; None for ``model.recipe``.
+        chats: whether the model was taught to answer; no chat template goes along with one that was not.
 
     Returns:
         The family it was written as.
@@ -98,11 +104,18 @@ def save_pretrained(
         tensors |= dict(zip(names, rule.split(tensor.detach(), config), strict=True))
     _write_shards(folder, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sizes: Any = model
-    written = write_config(family, config, vocab_size=sizes.vocab_size, max_seq_len=sizes.max_seq_len)
+    complete = _said(config, persistent(model))
+    written = write_config(family, complete, vocab_size=sizes.vocab_size, max_seq_len=sizes.max_seq_len)
     written["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
+    # Where nothing is said, transformers takes the ids of the first model of the family.
+    eos = getattr(tokenizer, "eos_id", None)
+    written |= {"bos_token_id": getattr(tokenizer, "bos_id", None), "eos_token_id": eos, "pad_token_id": eos}
     files.write_json(folder / "config.json", written)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
+        about = _read_json(folder / "tokenizer_config.json", path, "output")
+        if not chats and about.pop("chat_template", None) is not None:
+            files.write_json(folder / "tokenizer_config.json", about)
     return family
 
 
@@ -175,6 +188,21 @@ def _family_for(config: Mapping[str, Any]) -> Family:
     mistakes, family = min(judged, key=lambda one: len(one[0]))
     mend = f"no architecture of transformers has these parts; {family.model_type} is nearest, but for"
     raise ConfigError("model", config.get("_target_"), f"{mend} {', '.join(mistakes[:4])}")
+
+
+def _said(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config with the sizes that it leaves to the parts' own rules, read off their tensors."""
+    d_model, n_heads = config["d_model"], config["n_heads"]
+    sizes = {"n_kv_heads": n_heads, "head_dim": d_model // n_heads}
+    said = {**config, **{name: config.get(name) or size for name, size in sizes.items()}}
+    for name in ("up", "dense.up", "experts.0.up"):
+        inner = tensors.get(f"blocks.0.feed_forward.{name}.weight")
+        if inner is not None and not said.get("d_ff"):
+            said["d_ff"] = inner.shape[0]
+    feed_forward = config.get("feed_forward") or {}
+    if "n_experts" in feed_forward and not feed_forward.get("d_expert"):
+        said["feed_forward"] = {**feed_forward, "d_expert": said["d_ff"]}
+    return said
 
 
 def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:

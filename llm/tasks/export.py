@@ -60,7 +60,7 @@ def export(
     hidden = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with run.progress("writing", None, unit="files"):
-            family = save_pretrained(whole, tokenizer, hidden, recipe=recipe)
+            family = save_pretrained(whole, tokenizer, hidden, recipe=recipe, chats=bool(info.get("chat")))
             _require_same(whole, load_pretrained(hidden, key="output"))
         sync(hidden)
         hidden.rename(target)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -17,11 +15,11 @@ from llm.checkpoints.merging.base import Merging, require_same_recipe, require_s
 from llm.checkpoints.pretrained import load
 from llm.checkpoints.recipe import plain
 from llm.files import plain as plain_values
-from llm.files import sha256_file
 from llm.models.accounting import count_parameters
 from llm.models.adapters.merge import merged
 from llm.models.weights import persistent
 from llm.runs.run import Run
+from llm.tokenizers.base import same
 from llm.types import ConfigError, Tokenizer
 
 VERSION = 1
@@ -99,21 +97,13 @@ def _require_alike(first: _Parent, other: _Parent, key: str) -> None:
     """The same function of the same tensors, on the same ids."""
     require_same_tensors(first.weights, other.weights, key=key, value=other.given)
     require_same_recipe(_described(first), _described(other), key=key, value=other.given)
-    if _digests(first.tokenizer) != _digests(other.tokenizer):
+    if not same(first.tokenizer, other.tokenizer):
         mend = f"its tokenizer is not that of {first.given}: an id stands for other text in each of them"
         raise ConfigError(key, other.given, mend)
 
 
 def _described(parent: _Parent) -> dict[str, Any]:
     return {**parent.recipe, "max_seq_len": cast(Any, parent.model).max_seq_len}
-
-
-def _digests(tokenizer: Tokenizer) -> dict[str, str]:
-    """Of the files that a tokenizer saves itself as."""
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save(Path(folder))
-        found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): sha256_file(path) for path in found}
 
 
 def _save(

@@ -8,12 +8,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from llm.checkpoints.pretrained import Pretrained, require_context, require_tokenizer
+from llm.checkpoints.pretrained import Pretrained, require_context
 from llm.checkpoints.recipe import recipe_of
 from llm.models.accounting import count_parameters, flops_per_token
 from llm.models.decoder import Decoder
 from llm.models.encoder_decoder import EncoderDecoder
 from llm.runs.run import Run
+from llm.tokenizers.base import same
 from llm.training.losses import NextToken
 from llm.training.trainer import Trainer
 from llm.types import Callback, ConfigError, Dataset, Tokenizer, TrainingData
@@ -73,13 +74,16 @@ def pretrain(
         start, trained_with, info = model.load(run)
         require_context(start, data.seq_len)
         splits = data.load(lambda _: trained_with, run.directory / "data")
-        require_tokenizer(start, splits.tokenizer, key="data", value=type(data).__name__)
+        if not same(trained_with, splits.tokenizer):
+            mend = "its tokens were made with another tokenizer than the model's; make them again with"
+            raise ConfigError("data", type(data).__name__, f"{mend} tokenizer=saved tokenizer.directory=...")
         fresh, recipe = cast(nn.Module, start), info["config"]
+        chats = bool(info.get("chat"))
     else:
         splits = data.load(make_tokenizer, run.directory / "data")
         fresh = model(vocab_size=splits.tokenizer.vocab_size, max_seq_len=data.seq_len)
         fresh.init_weights(torch.Generator().manual_seed(run.seed))  # type: ignore[operator]
-        recipe = recipe_of(model)
+        recipe, chats = recipe_of(model), False
     n_params = count_parameters(fresh)
     run.say(f"{n_params:,} parameters, {len(splits.train):,} training sequences of {data.seq_len} tokens")
     result = trainer.fit(
@@ -93,6 +97,7 @@ def pretrain(
         precision=precision,
         checkpoint=checkpointing,
         model_config=recipe,
+        info={"chat": True} if chats else None,
         flops_per_token=3 * _flops_per_token(fresh, splits.train, data.seq_len),
         callbacks=list((callbacks or {}).values()),
         resume_from=run.directory if resume else None,

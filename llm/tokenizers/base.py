@@ -17,6 +17,7 @@ import importlib
 import importlib.util
 import json
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,6 +156,18 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """The ids of each text, by the tokenizer's own fast path when it has one."""
     fast = getattr(tokenizer, "encode_batch", None)
     return fast(texts) if fast is not None else [tokenizer.encode(text) for text in texts]
+
+
+def same(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether both save themselves as the same files: each id stands for the same text in both."""
+    return one is other or _digests(one) == _digests(other)
+
+
+def _digests(tokenizer: Tokenizer) -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save(Path(folder))
+        found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return {path.relative_to(folder).as_posix(): files.sha256_file(path) for path in found}
 
 
 def opening_ids(tokenizer: Tokenizer) -> tuple[int, ...]:

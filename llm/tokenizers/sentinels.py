@@ -6,6 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken
 
 from llm.tokenizers.base import (
     VOCABULARY_FILE,
@@ -16,6 +20,7 @@ from llm.tokenizers.base import (
     read_json,
     special_ids,
 )
+from llm.tokenizers.exchange import CONFIG_FILE, write_pretrained
 from llm.types import ConfigError, Tokenizer
 
 INNER = "inner"
@@ -70,6 +75,21 @@ class SentinelTokenizer(TextTokenizer):
         """Writes what `llm.tokenizers.base.load` reads, the inner tokenizer in a folder of its own."""
         self.inner.save(directory / INNER)
         super().save(directory)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what ``transformers.AutoTokenizer.from_pretrained`` reads, the sentinels as special tokens.
+
+        Raises:
+            ConfigError: the inner tokenizer cannot be written so.
+        """
+        place = Path(folder)
+        inner: Any = self.inner
+        inner.save_pretrained(place)
+        backend = tokenizers.Tokenizer.from_file(str(place / VOCABULARY_FILE))
+        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in self._names])
+        config = read_json(place / CONFIG_FILE)
+        config["additional_special_tokens"] = [*config.get("additional_special_tokens", []), *self._names]
+        write_pretrained(place, str(backend.to_str(pretty=False)), config)
 
 
 def sentinel(number: int) -> str:

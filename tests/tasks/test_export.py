@@ -48,6 +48,14 @@ def test_transformers_reads_the_model_and_its_tokenizer(home: Path) -> None:
         torch.testing.assert_close(theirs(tokens).logits, ours(Batch(tokens)), rtol=0, atol=1e-5)
 
 
+def test_the_sizes_are_said_and_the_ends_are_ours(home: Path) -> None:
+    config = json.loads((home / "out" / "config.json").read_text())
+    _, tokenizer, _ = load(home / "run")
+    assert config["intermediate_size"] == 64
+    assert (config["head_dim"], config["num_key_value_heads"]) == (8, 2)
+    assert (config["bos_token_id"], config["eos_token_id"]) == (None, tokenizer.eos_id)
+
+
 def test_it_comes_back_as_it_went(home: Path) -> None:
     (ours, tokenizer, _), (back, its_tokenizer, info) = load(home / "run"), load(home / "out")
     tokens = torch.tensor([tokenizer.encode(LINE)])
