@@ -116,13 +116,26 @@ def small(arguments: list[str], download: list[str]) -> list[str]:
     if task == "pretrain":
         # A sweep is made smaller by fewer and smaller cells, not by one.
         varied = "sweeps" in given or "-m" in arguments
+        if given.get("model") == "pretrained":
+            return [*TRAINER, *NO_TRACKER]
+        if given.get("sweeps") == "mup_transfer":
+            cells = [
+                "model.d_model=16,32",
+                "optimizer.lr=1e-3",
+                "model/parametrization=mup",
+                "model.n_layers=1",
+            ]
+            return [*cells, *download, *TRAINER, "data.seq_len=16", *NO_TRACKER]
         shape = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2,3"] if "sweeps" in given else MODEL
         shape = [o for o in shape if not (varied and "," in given.get(o.partition("=")[0], ""))]
         llama = ["model.n_kv_heads=1"] if given.get("model") == "llama" else []
         bpe = ["tokenizer.vocab_size=300"] if "tokenizer" not in given and "sweeps" not in given else []
         bpe = [] if "experiments" in given else bpe
         source = [] if {"data", "data.path"} & set(given) else download
-        length = SHORT if given.get("data") == "packed" else ["data.seq_len=16"]
+        if given.get("data") == "span_corruption":
+            source = [override.replace("data.", "data.corpus.", 1) for override in download]
+        short = {"packed": SHORT, "span_corruption": ["data.seq_len=64"]}
+        length = short.get(given.get("data", ""), ["data.seq_len=16"])
         return [*shape, *llama, *bpe, *source, *TRAINER, *length, *NO_TRACKER]
     if task == "curate":
         files = given.get("curation") == "files"
@@ -134,6 +147,7 @@ def small(arguments: list[str], download: list[str]) -> list[str]:
         "evaluate": ["sample_tokens=2", *NO_TRACKER],
         "generate": [*GENERATE, *NO_TRACKER],
         "validate": ["only=task=pretrain", *NO_TRACKER],
+        "coordinate_check": ["widths=[32,64]", "n_steps=2", "n_seeds=1", *NO_TRACKER],
     }.get(task, NO_TRACKER)
 
 
@@ -197,6 +211,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "TEXT_DIR": "texts",
             "PARTS": "parts",
         }
+        exported = main("task=export", f"checkpoint={run}", "output=exported", *NO_TRACKER)
+        assert exported.code == 0, exported.err
+        words["HF_DIR"] = "exported"
         yield Place(main, quickstart, words, [f"data.url={address}/text.txt", f"data.sha256={digest}"])
 
 
@@ -279,6 +296,12 @@ def simply_runs(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
     done = place.main(*arguments, *small(arguments, place.download))
     assert done.code == 0, done.err
     assert "error" not in done.err.lower()
+
+
+def exports(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
+    """To another folder than the one that the commands after it start from."""
+    simply_runs(command.replace("HF_DIR", "exported_again"), place, patch)
+    assert (place.main.home / "exported_again" / "config.json").is_file()
 
 
 def prints(command: str, place: Place, patch: pytest.MonkeyPatch) -> None:
@@ -470,6 +493,7 @@ RULES: list[tuple[str, Rule]] = [
     (r"python main\.py task=pretrain schedule=inverse_sqrt .*", runs_the_added_component),
     (r"PYTHONPATH=PARTS python main\.py --config-dir PARTS/conf .*", runs_a_component_kept_elsewhere),
     (r"torchrun .*", takes_part),
+    (r"python main\.py task=export .*", exports),
     (
         r"python main\.py (?!sweeps=|-m |reproduce=|task=(generate|serve)|.*schedule=inverse_sqrt|.*--)\S.*",
         simply_runs,

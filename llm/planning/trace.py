@@ -34,13 +34,13 @@ class Trace:
     Attributes:
         events: in order of time; `segment` at that time is their first entry.
         segment: what is going on, as (phase, block).
-        rows: what a data-dependent count is taken for: rows of a token selection; None for all there are.
+        shares: what the next counts of a mixture of experts are taken for: as even as they can be.
     """
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.segment = ("start", "")
-        self.rows: int | None = None
+        self.shares: Iterator[int] = iter(())
         self._kinds: dict[int, list[Any]] = {}  # kind, size, the block it was made in
         self._modes = ExitStack()
 
@@ -109,11 +109,12 @@ class Trace:
         self.mark(parameter.grad, GRADIENT)
 
     def _share_out(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
-        tokens = inputs[0].numel() // inputs[0].shape[-1]
-        self.rows = -(-tokens * module.n_active // module.n_experts)
+        choices = inputs[0].numel() // inputs[0].shape[-1] * module.n_active
+        least, more = divmod(choices, module.n_experts)
+        self.shares = iter([least + (expert < more) for expert in range(module.n_experts)])
 
     def _shared_out(self, *_: object) -> None:
-        self.rows = None
+        self.shares = iter(())
 
 
 class _Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -142,12 +143,7 @@ def _scalar(trace: Trace, tensor: Tensor) -> float | int | bool:
         return True
     if tensor.is_floating_point():
         return 1.0
-    return trace.rows or 1
-
-
-def _places(trace: Trace, tensor: Tensor) -> Tensor:
-    rows = tensor.numel() if trace.rows is None else min(trace.rows, tensor.numel())
-    return torch.empty((rows, tensor.ndim), dtype=torch.int64)
+    return next(trace.shares, 1)
 
 
 def _counts(_: Trace, __: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
@@ -156,7 +152,6 @@ def _counts(_: Trace, __: Tensor, weights: Tensor | None = None, minlength: int 
 
 _ANSWERS: dict[Any, Callable[..., Any]] = {
     aten._local_scalar_dense.default: _scalar,
-    aten.nonzero.default: _places,
     aten.bincount.default: _counts,
     aten.equal.default: lambda *_: True,
 }

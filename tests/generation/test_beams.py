@@ -44,7 +44,7 @@ class Letters(ByteTokenizer):
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Generator]:
     """Transformers' model, and a generator with ours of the same weights."""
     transformers = pytest.importorskip("transformers")
-    torch.manual_seed(7)
+    torch.manual_seed(9)
     config = transformers.AutoConfig.for_model(request.param, **IDS, **SIZES[request.param])
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     for parameter in theirs.parameters():  # as decided as a trained one, and some answers end early
