@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from llm.models.adapters.nf4 import NF4Linear
 from llm.models.encoder_decoder import EncoderDecoder
 
 PARTS = (
@@ -45,8 +46,14 @@ class Part:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Numbers that training changes or could change; a tensor used in two places counts once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Numbers a model has learned, frozen and four-bit ones included; one used in two places counts once."""
+    packed = (m.in_features * m.out_features for m in model.modules() if isinstance(m, NF4Linear))
+    return sum(parameter.numel() for parameter in model.parameters()) + sum(packed)
+
+
+def count_trained(model: nn.Module) -> int:
+    """Those of them that training changes: all, or an adapter's."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def flops_per_token(model: nn.Module, context_tokens: float) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llm.checkpoints.pretrained import Pretrained
-from llm.models.accounting import count_parameters
+from llm.models.accounting import count_parameters, count_trained
 from llm.runs.run import Run
 from llm.training.trainer import Trainer
 from llm.types import Algorithm, Callback, TrainingData
@@ -54,7 +54,9 @@ def align(
     start, tokenizer, info = model.load(run)
     policy = cast(nn.Module, start)
     splits = data.load(lambda _: tokenizer, run.directory / "data")
-    n_params = count_parameters(policy)
+    n_params, n_trained = count_parameters(policy), count_trained(policy)
+    if n_trained < n_params:
+        run.say(f"{n_trained:,} of {n_params:,} parameters are trained ({n_trained / n_params:.2%})")
     run.say(f"{n_params:,} parameters from step {info['step']}; {len(splits.train):,} training examples")
     result = trainer.fit(
         run=run,

@@ -10,7 +10,7 @@ from torch import nn
 
 from llm.checkpoints.pretrained import Pretrained, require_context
 from llm.checkpoints.recipe import recipe_of
-from llm.models.accounting import count_parameters, flops_per_token
+from llm.models.accounting import count_parameters, count_trained, flops_per_token
 from llm.models.decoder import Decoder
 from llm.models.encoder_decoder import EncoderDecoder
 from llm.runs.run import Run
@@ -84,7 +84,9 @@ def pretrain(
         fresh = model(vocab_size=splits.tokenizer.vocab_size, max_seq_len=data.seq_len)
         fresh.init_weights(torch.Generator().manual_seed(run.seed))  # type: ignore[operator]
         recipe, chats = recipe_of(model), False
-    n_params = count_parameters(fresh)
+    n_params, n_trained = count_parameters(fresh), count_trained(fresh)
+    if n_trained < n_params:
+        run.say(f"{n_trained:,} of {n_params:,} parameters are trained ({n_trained / n_params:.2%})")
     run.say(f"{n_params:,} parameters, {len(splits.train):,} training sequences of {data.seq_len} tokens")
     result = trainer.fit(
         run=run,

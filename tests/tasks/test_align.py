@@ -130,7 +130,9 @@ def test_a_torn_model_is_a_mistake(home: Path, tmp_path: Path) -> None:
 
 def test_an_adapter_learns_and_its_checkpoint_is_whole(home: Path) -> None:
     adapter = ("model/adapter=lora", "model.adapter.rank=4", "model.adapter.dropout=0.1")
-    assert sft(home, *adapter, "trainer.max_steps=20", "run_dir=lora").code == 0
+    done = sft(home, *adapter, "trainer.max_steps=20", "run_dir=lora")
+    assert done.code == 0, done.err
+    assert " parameters are trained (" in done.err
     metrics = read(home / "lora").result["metrics"]
     assert metrics["val_loss"] < metrics["val_loss_before"] - 0.05
     base, (adapted, _, info) = load(home / "base").model, load_model(home / "lora")

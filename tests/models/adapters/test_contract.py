@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from llm.alignment.dpo import DPO
 from llm.generation.engine import Generator
 from llm.generation.sampling import Settings
+from llm.models.accounting import count_parameters, count_trained
 from llm.models.adapters.base import Replacement, adapted
 from llm.models.adapters.merge import is_adapted, merged
 from llm.models.cache import KVCache
@@ -229,6 +230,16 @@ def test_without_storage(name: str) -> None:
         model = load(name)(load_model("decoder", **SMALL)())
     assert {p.device.type for p in model.parameters()} == {"meta"}
     assert persistent(model).keys() == persistent(load(name)(small())).keys()
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_frozen_numbers_count_in_four_bits_too(name: str) -> None:
+    model = small(bias=True, n_heads=4)
+    before = count_parameters(model)
+    assert count_trained(model) == before
+    after = load(name)(model)
+    assert count_parameters(after) == before + count_trained(after)
+    assert 0 < count_trained(after) < before / 4
 
 
 def test_targets_are_globs_from_any_dot_on() -> None:
