@@ -119,12 +119,8 @@ def small(arguments: list[str], download: list[str]) -> list[str]:
         if given.get("model") == "pretrained":
             return [*TRAINER, *NO_TRACKER]
         if given.get("sweeps") == "mup_transfer":
-            cells = [
-                "model.d_model=16,32",
-                "optimizer.lr=1e-3",
-                "model/parametrization=mup",
-                "model.n_layers=1",
-            ]
+            cells = ["model.d_model=16", "optimizer.lr=1e-3", "model/parametrization=mup"]
+            cells += ["model.n_layers=1", "model.n_heads=2,3"]
             return [*cells, *download, *TRAINER, "data.seq_len=16", *NO_TRACKER]
         shape = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2,3"] if "sweeps" in given else MODEL
         shape = [o for o in shape if not (varied and "," in given.get(o.partition("=")[0], ""))]
