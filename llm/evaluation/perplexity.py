@@ -83,8 +83,8 @@ class ValidationLoss:
         return Result(metrics, self.main_metric, rows, list(_prompts(dataset, scorer)))
 
     def fingerprint(self) -> str:
-        """The data's digest, part of a stage's key."""
-        return self._data().fingerprint()
+        """The data's digest, part of a stage's key; without data, that they follow from the checkpoint."""
+        return "what the model was trained on" if self.data is None else self.data.fingerprint()
 
     def _data(self) -> TrainingData:
         if self.data is None:

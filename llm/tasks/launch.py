@@ -119,7 +119,8 @@ def _earlier(path: str) -> tuple[RunRecord, list[str]]:
     """A run, and its command line; nothing of that when it was killed before it wrote it down."""
     record = directory.read(path, key="resume")
     try:
-        return record, recorded_overrides(record.directory)
+        # Of a key that stood there twice the last one counted.
+        return record, list({_key(o): o for o in recorded_overrides(record.directory)}.values())
     except (OSError, ValueError):
         return record, []
 

@@ -56,6 +56,24 @@ def test_it_learns_and_says_so(trained: Path) -> None:
     assert "0.5" in (trained / "report.html").read_text()
 
 
+def test_its_own_loss_is_measured_by_name(trained: Path) -> None:
+    home = Main(trained.parent)
+    done = home("task=evaluate", "checkpoint=run", "evaluation=[validation_loss]", "run_dir=examined",
+                "sample_tokens=0", "tracker=none")  # fmt: skip
+    assert done.code == 0, done.err
+    measured = read(trained.parent / "examined").result["metrics"]["validation_loss/loss"]
+    assert measured == pytest.approx(read(trained).result["metrics"]["val_loss"], abs=1e-5)
+
+
+def test_of_a_key_given_twice_the_last_counts_also_when_resumed(trained: Path) -> None:
+    home = Main(trained.parent)
+    steps = ("trainer.max_steps=20", "trainer.max_steps=10")
+    assert home(*TINY, *steps, "data.path=text.txt", "run_dir=twice").code == 0
+    done = home("resume=twice", "trainer.max_steps=20", "tracker=none")
+    assert done.code == 0, done.err
+    assert read(trained.parent / "twice").result["metrics"]["steps"] == 20
+
+
 def test_the_checkpoint_is_the_model_of_the_last_line(trained: Path) -> None:
     model, tokenizer, info = load_model(trained)
     assert info["step"] == 30
