@@ -5,6 +5,7 @@ Everything here takes any model of the project, on any device; the meta device i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -83,12 +84,12 @@ def parts(model: nn.Module, context_tokens: float = 0.0) -> dict[str, Part]:
         context_tokens: as there.
     """
     found = {name: Part() for name in PARTS}
-    for path, owner, parameter, share in _parameters(model):
+    for path, owner, shape, share in _parameters(model):
         part = found[_kind(path, owner)]
-        size = parameter.numel()
+        size = math.prod(shape)
         part.parameters += size
         part.active += int(size * share)
-        if parameter.ndim >= 2 and not isinstance(owner[-1], nn.Embedding):
+        if len(shape) >= 2 and not isinstance(owner[-1], nn.Embedding):
             part.flops += 2.0 * float(size * share)
     if getattr(model, "unembedding", True) is None:  # the head scores with the embeddings
         found["head"].flops += 2.0 * _embedding(model).weight.numel()
@@ -111,9 +112,16 @@ def _embedding(model: nn.Module) -> nn.Embedding:
 
 def _parameters(
     model: nn.Module,
-) -> Iterator[tuple[list[str], list[nn.Module], nn.Parameter, Fraction]]:
-    """Each parameter once: its path, the modules along it, itself, and the share of tokens it works on."""
-    for name, parameter in model.named_parameters():
+) -> Iterator[tuple[list[str], list[nn.Module], tuple[int, ...], Fraction]]:
+    """Each parameter once: its path, the modules along it, its shape, and the share of tokens it works on.
+
+    A four-bit matrix is one, though torch knows its codes only.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, module in model.named_modules():
+        if isinstance(module, NF4Linear):
+            shapes[f"{name}.weight"] = (module.out_features, module.in_features)
+    for name, shape in shapes.items():
         path = name.split(".")
         owners, share = [model], Fraction(1)
         for step in path[:-1]:
@@ -123,7 +131,7 @@ def _parameters(
             owners.append(owner.get_submodule(step))
         if path[-1] == "experts":  # all experts' matrices in one tensor
             share *= Fraction(int(owners[-1].n_active), int(owners[-1].n_experts))  # type: ignore[arg-type]
-        yield path, owners, parameter, share
+        yield path, owners, shape, share
 
 
 def _kind(path: list[str], owners: list[nn.Module]) -> str:

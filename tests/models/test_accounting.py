@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from llm.models.accounting import active_parameters, count_parameters, flops_per_token, parts
+from llm.models.adapters.qlora import qlora
 from llm.types import Batch
 from tests.models.composition import CONF, ids, load_model, on_meta, presets, small
 
@@ -89,3 +90,14 @@ def test_flops_need_no_storage_and_agree_with_the_rule_of_thumb():
     matrices = count_parameters(model) - 1024 * 768  # looked up, not multiplied
     assert math.isclose(flops_per_token(model, 0), 2 * matrices, rel_tol=1e-2)
     assert flops_per_token(model, 1024) - flops_per_token(model, 0) == 12 * 4 * 1024 * 768
+
+
+def test_an_adapter_adds_its_own_work_and_four_bits_lose_none():
+    model = small("decoder")
+    plain = flops_per_token(model, 16)
+    rank, widths = 2, [(m.in_features, m.out_features) for b in model.blocks for m in b.modules()
+                       if isinstance(m, torch.nn.Linear)]  # fmt: skip
+    added = 2 * rank * sum(a + b for a, b in widths)
+    adapted = qlora(small("decoder"), rank=rank)
+    assert flops_per_token(adapted, 16) == plain + added
+    assert count_parameters(adapted) == count_parameters(model) + added // 2
