@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ from llm.runs.run import Run
 from llm.tokenizers.huggingface import HuggingFaceTokenizer
 from llm.tokenizers.huggingface import read as read_tokenizer
 from llm.types import ConfigError, LanguageModel, Tokenizer
+
+Task = TypeVar("Task", bound=Callable[..., Any])
 
 HUB = "hub:"
 """Before ``org/name`` in a path: a repository of the Hugging Face Hub."""
@@ -95,17 +97,13 @@ class Pretrained:
         Raises:
             ConfigError: neither is given, or both are.
         """
-        if model is None:
-            if checkpoint is None:
-                mend = "which model? give the folder of a run that trained one, as runs/NAME/..."
-                raise ConfigError("checkpoint", "???", f"{mend}, a Hugging Face directory or a .gguf file")
-            model = cls(path=checkpoint)
-            model.key = "checkpoint"
-        elif checkpoint is not None:
-            raise ConfigError(
-                "checkpoint", checkpoint, f"model.{model.key}={model.path} is given too; give one"
-            )
-        return model
+        _require_one(checkpoint=checkpoint, model=model)
+        if model is not None:
+            return model
+        assert checkpoint is not None
+        chosen = cls(path=checkpoint)
+        chosen.key = "checkpoint"
+        return chosen
 
     @property
     def place(self) -> Path:
@@ -150,6 +148,20 @@ class Pretrained:
             return sha256_file(place)
         names = sorted(p for p in place.glob("*.safetensors") if p.name != "optimizer.safetensors")
         return hashlib.sha256(" ".join(sha256_file(name) for name in names).encode()).hexdigest()
+
+
+def _require_one(*, checkpoint: str | None = None, model: Any = None) -> None:
+    if checkpoint is None and model is None:
+        mend = "which model? give the folder of a run that trained one, as runs/NAME/..."
+        raise ConfigError("checkpoint", "???", f"{mend}, a Hugging Face directory or a .gguf file")
+    if checkpoint is not None and model is not None:
+        raise ConfigError("checkpoint", checkpoint, "model=pretrained is given too; give one of them")
+
+
+def of_one_model(task: Task) -> Task:
+    """For a task that takes ``checkpoint`` or ``model``: without either it is refused before it starts."""
+    task.check_arguments = _require_one  # type: ignore[attr-defined]
+    return task
 
 
 def load(

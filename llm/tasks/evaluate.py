@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from llm import files, runtime
-from llm.checkpoints.pretrained import Loaded, Pretrained, load, locate
+from llm.checkpoints.pretrained import Loaded, Pretrained, load, locate, of_one_model
 from llm.evaluation import origin
 from llm.evaluation.base import AnyExam, DirectExam, Paired, Result
 from llm.evaluation.perplexity import ValidationLoss
@@ -46,6 +46,7 @@ class _Difference:
     interval: Interval
 
 
+@of_one_model
 def evaluate(
     *,
     run: Run,

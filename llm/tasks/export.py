@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from llm.checkpoints.huggingface import load_pretrained, save_pretrained
-from llm.checkpoints.pretrained import Pretrained
+from llm.checkpoints.pretrained import Pretrained, of_one_model
 from llm.checkpoints.recipe import plain
 from llm.files import sync
 from llm.models.accounting import count_parameters
@@ -23,6 +23,7 @@ from llm.types import Batch, ConfigError
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
+@of_one_model
 def export(
     *,
     run: Run,

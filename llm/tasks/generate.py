@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from llm import runtime
-from llm.checkpoints.pretrained import Pretrained
+from llm.checkpoints.pretrained import Pretrained, of_one_model
 from llm.generation.engine import Completion, Generator
 from llm.generation.sampling import Settings
 from llm.runs.run import Run
@@ -20,6 +20,7 @@ from llm.types import ChatTemplate, ConfigError, Conversation, Message, Tokenize
 Render = Callable[[Conversation], list[int]]
 
 
+@of_one_model
 def generate(
     *,
     run: Run,

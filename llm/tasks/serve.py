@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from llm import runtime
-from llm.checkpoints.pretrained import Pretrained
+from llm.checkpoints.pretrained import Pretrained, of_one_model
 from llm.runs.run import Run
 from llm.serving.server import require_libraries, run_until_stopped, take, url
 from llm.serving.settings import LOCAL_NAMES, Serving
 from llm.types import ConfigError
 
 
+@of_one_model
 def serve(
     *, run: Run, serving: Serving, checkpoint: str | None = None, model: Pretrained | None = None
 ) -> None:

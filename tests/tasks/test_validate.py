@@ -69,7 +69,7 @@ def test_all_mistakes_of_all_configs_are_said_at_once(main: Main, configs: Path)
         "experiments=b_key: model.n_layer=3: no such key; did you mean model.n_layers?",
         "experiments=c_target: callbacks.x._target_=os.system: may not be called",
         "experiments=d_option: model=gtp2",
-        "experiments=e_required: checkpoint=???: is required",
+        "experiments=e_required: checkpoint=???: which model?",
         "experiments=f_gone: callbacks.x._target_=llm.training.callbacks.NoSuchThing: cannot be imported",
         "sweeps=g_impossible: model.n_heads=5",
     ):
