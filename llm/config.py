@@ -397,11 +397,17 @@ def _mend_of_unknown(key: str, given: str, overrides: Sequence[str]) -> str:
 
 def _known(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """The groups that are chosen in what is composed, as `group` or `group@package`, and all keys."""
-    chosen = [o for o in overrides if re.match(r"(task|experiments|sweeps)=[\w/]+\Z", o)]
-    try:
-        with composer():
-            config = hydra.compose("config", chosen, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, ValueError):
+    plain = [o for o in overrides if re.match(r"[\w/]+=[\w/]+\Z", o)]
+    groups = [o for o in plain if (CONF / o.partition("=")[0]).is_dir()]
+    first = [o for o in plain if o.startswith(("task=", "experiments=", "sweeps="))]
+    for chosen in (groups, first):  # one of the other choices may be what is wrong
+        try:
+            with composer():
+                config = hydra.compose("config", chosen, return_hydra_config=True)
+            break
+        except (HydraException, OmegaConfBaseException, ValueError):
+            continue
+    else:
         return [], []
     choices = [
         choice for choice in reversed(list(config.hydra.runtime.choices)) if not choice.startswith("hydra/")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from llm.checking import check
 from llm.checkpoints.families.base import Family
 from llm.config import build
 from llm.models.weights import persistent
@@ -52,11 +54,12 @@ def assemble(
             with the key of ``config.json`` that its size comes from.
     """
     recipe = _with_head(family, recipe, stored)
-    longest = max_seq_len or theirs.get(family.positions) or family.longest
+    longest = max_seq_len if max_seq_len is not None else theirs.get(family.positions, family.longest)
+    sizes = {"vocab_size": theirs.get("vocab_size"), "max_seq_len": longest}
+    whole = {**recipe, **sizes, "_partial_": False}
+    _require_sound(family, whole, path, key)
     with torch.device("meta"):
-        model: nn.Module = build(
-            {**recipe, "vocab_size": theirs["vocab_size"], "max_seq_len": longest, "_partial_": False}
-        )
+        model: nn.Module = build(whole)
     weights: dict[str, Tensor] = {}
     used: set[str] = set()
     wrong: list[str] = []
@@ -77,6 +80,10 @@ def assemble(
             differing = [n for n, m in zip(shape, tensor.shape, strict=False) if n != m]
             made = f"{', '.join(found)} make {list(tensor.shape)} in place of {shape}"
             wrong.append(f"{made}{_sizes(differing, theirs)}")
+        if not tensor.is_floating_point():
+            wrong.append(f"{', '.join(found)}: numbers of the type {tensor.dtype} are no weights")
+        elif not tensor.isfinite().all():
+            wrong.append(f"{', '.join(found)}: holds values that are not finite")
         weights[name] = tensor
         on_tensor()
     tied = set(family.rule("unembedding.weight")[1]) if recipe.get("tie_embeddings") else set()
@@ -84,11 +91,24 @@ def assemble(
     wrong += [f"{n} is unexpected{_number_of(n)}" for n in extra]
     if wrong:
         more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise ConfigError(key, path, f"does not fit its config.json: {'; '.join(wrong[:5])}{more}")
+        mend = f"does not fit its config.json: {'; '.join(wrong[:5])}{more}; fetch or write both again"
+        raise ConfigError(key, path, mend)
     model.load_state_dict(weights, strict=False, assign=True)
     fill_tables(model)
     model.recipe = recipe  # type: ignore[assignment]
     return model.eval()
+
+
+def _require_sound(family: Family, recipe: Mapping[str, Any], path: str | Path, key: str) -> None:
+    """Refuses a config whose values cannot be those of a model, under the names they have in the file."""
+    try:
+        check(OmegaConf.create({"model": dict(recipe)}))
+    except ExceptionGroup as mistakes:
+        mistake = next(one for one in mistakes.exceptions if isinstance(one, ConfigError))
+        ours = mistake.key.removeprefix("model.")
+        names = {**{at: one.key for at, one in family.all_fields()}, "max_seq_len": family.positions}
+        mend = f"its config.json has {names.get(ours, ours)}={mistake.value}: {mistake.mend}"
+        raise ConfigError(key, path, f"{mend}; fetch or write it again") from mistakes
 
 
 def _with_head(

@@ -159,7 +159,7 @@ def _opened(gguf: ModuleType, file: Path, path: str | Path, key: str) -> Any:
             kinds = ", ".join(sorted(one.name for one in gguf.GGMLQuantizationType))
             mend = f"holds a tensor of an unknown quantisation, number {number[1]}; known: {kinds}"
         else:
-            mend = f"is damaged or cut short: {what}"
+            mend = f"is damaged or cut short ({what}); fetch it again"
         raise ConfigError(key, path, mend) from error
     if reader.byte_order != "I":
         raise ConfigError(key, path, "was written for machines of the other byte order; convert it")

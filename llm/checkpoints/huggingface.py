@@ -6,6 +6,7 @@ Nothing is unpickled: weights in ``.bin`` files are refused.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -104,13 +105,15 @@ def save_pretrained(
         tensors |= dict(zip(names, rule.split(tensor.detach(), config), strict=True))
     _write_shards(folder, {name: tensor.contiguous() for name, tensor in tensors.items()})
     sizes: Any = model
-    complete = _said(config, persistent(model))
+    complete = with_sizes(config, persistent(model))
     written = write_config(family, complete, vocab_size=sizes.vocab_size, max_seq_len=sizes.max_seq_len)
     written["dtype"] = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     # Where nothing is said, transformers takes the ids of the first model of the family.
     eos = getattr(tokenizer, "eos_id", None)
     written |= {"bos_token_id": getattr(tokenizer, "bos_id", None), "eos_token_id": eos, "pad_token_id": eos}
     files.write_json(folder / "config.json", written)
+    for shard in folder.glob("*.safetensors"):  # which its library lets nobody else read
+        shutil.copymode(folder / "config.json", shard)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
         about = _read_json(folder / "tokenizer_config.json", path, "output")
@@ -126,7 +129,10 @@ def _read_json(file: Path, path: str | Path, key: str) -> dict[str, Any]:
     if not file.parent.is_dir():
         raise ConfigError(key, path, "no such directory; give one with config.json and safetensors")
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+        return content
     except FileNotFoundError:
         raise ConfigError(key, path, f"has no {file.name}: not a model in Hugging Face's form") from None
     except (OSError, ValueError, TypeError) as error:
@@ -134,7 +140,9 @@ def _read_json(file: Path, path: str | Path, key: str) -> dict[str, Any]:
 
 
 def _family(theirs: Mapping[str, Any], path: str | Path, key: str) -> Family:
-    kind = str(theirs.get("model_type"))
+    if "model_type" not in theirs:
+        raise ConfigError(key, path, "its config.json has no model_type, by which an architecture is known")
+    kind = str(theirs["model_type"])
     family = family_of(kind, theirs)
     if family is None:
         known = list(dict.fromkeys(family.model_type for family in families()))
@@ -190,8 +198,8 @@ def _family_for(config: Mapping[str, Any]) -> Family:
     raise ConfigError("model", config.get("_target_"), f"{mend} {', '.join(mistakes[:4])}")
 
 
-def _said(config: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The config with the sizes that it leaves to the parts' own rules, read off their tensors."""
+def with_sizes(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A model's config with the sizes that it leaves to the parts' own rules, read off its tensors."""
     d_model, n_heads = config["d_model"], config["n_heads"]
     sizes = {"n_kv_heads": n_heads, "head_dim": d_model // n_heads}
     said = {**config, **{name: config.get(name) or size for name, size in sizes.items()}}

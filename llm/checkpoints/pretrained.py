@@ -30,6 +30,8 @@ Task = TypeVar("Task", bound=Callable[..., Any])
 HUB = "hub:"
 """Before ``org/name`` in a path: a repository of the Hugging Face Hub."""
 
+GIVE = "give the folder of a run that trained one, as runs/NAME/..., a Hugging Face directory or a .gguf file"
+
 HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt")
 """What is fetched of a repository: never a pickle, never code."""
 
@@ -85,8 +87,7 @@ class Pretrained:
     def check_arguments(*, path: str | None = None, hub: str | None = None) -> None:
         """One place to load from."""
         if path is None and hub is None:
-            mend = "which model? give model.path=RUN_DIR (or a Hugging Face directory, or a .gguf file)"
-            raise ConfigError("path", "???", f"{mend}, or model.hub=org/name")
+            raise ConfigError("path", "???", f"which model? {GIVE}, or model.hub=org/name")
         if path is not None and hub is not None:
             raise ConfigError("hub", hub, f"path={path} is given too; give one of them")
 
@@ -152,8 +153,7 @@ class Pretrained:
 
 def _require_one(*, checkpoint: str | None = None, model: Any = None) -> None:
     if checkpoint is None and model is None:
-        mend = "which model? give the folder of a run that trained one, as runs/NAME/..."
-        raise ConfigError("checkpoint", "???", f"{mend}, a Hugging Face directory or a .gguf file")
+        raise ConfigError("checkpoint", "???", f"which model? {GIVE}")
     if checkpoint is not None and model is not None:
         raise ConfigError("checkpoint", checkpoint, "model=pretrained is given too; give one of them")
 
@@ -217,11 +217,24 @@ def locate(path: str | Path, *, key: str = "checkpoint", revision: str | None = 
     if str(path).startswith(HUB):
         return _download(str(path).removeprefix(HUB), revision, key)
     given = Path(path).expanduser()
-    if given.is_file() or is_huggingface(given):
+    if given.is_file():
+        if given.suffix != ".gguf" and not _is_gguf(given):
+            raise ConfigError(key, path, f"is a file that is no model; {GIVE}")
         return given
+    if is_huggingface(given):
+        return given
+    if given.suffix == ".gguf" and not given.exists():
+        raise ConfigError(key, path, f"no such file; {GIVE}")
     if given.is_dir() and len(found := list(given.glob("*.gguf"))) == 1:
         return found[0]
+    if given.is_dir() and list(given.glob("*.safetensors")) and not (given / "model.json").is_file():
+        raise ConfigError(key, path, "has weights, but no config.json to say what they are of; fetch it too")
     return local.resolve(path, key=key)
+
+
+def _is_gguf(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) == b"GGUF"
 
 
 def is_huggingface(place: Path) -> bool:

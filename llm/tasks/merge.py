@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from llm.checkpoints.huggingface import with_sizes
 from llm.checkpoints.local import LocalCheckpoints
 from llm.checkpoints.manifest import weights_sha256
 from llm.checkpoints.merging.base import Merging, require_same_recipe, require_same_tensors
@@ -103,7 +104,9 @@ def _require_alike(first: _Parent, other: _Parent, key: str) -> None:
 
 
 def _described(parent: _Parent) -> dict[str, Any]:
-    return {**parent.recipe, "max_seq_len": cast(Any, parent.model).max_seq_len}
+    known = {"d_model", "n_heads"} <= set(parent.recipe)
+    recipe = with_sizes(parent.recipe, parent.weights) if known else parent.recipe
+    return {**recipe, "max_seq_len": cast(Any, parent.model).max_seq_len}
 
 
 def _save(

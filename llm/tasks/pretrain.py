@@ -77,6 +77,7 @@ def pretrain(
         if not same(trained_with, splits.tokenizer):
             mend = "its tokens were made with another tokenizer than the model's; make them again with"
             raise ConfigError("data", type(data).__name__, f"{mend} tokenizer=saved tokenizer.directory=...")
+        run.say(f"the model goes on with its own tokenizer, of {trained_with.vocab_size:,} ids")
         fresh, recipe = cast(nn.Module, start), info["config"]
         chats = bool(info.get("chat"))
     else:

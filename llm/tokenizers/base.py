@@ -159,8 +159,18 @@ def encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 def same(one: Tokenizer, other: Tokenizer) -> bool:
-    """Whether both save themselves as the same files: each id stands for the same text in both."""
-    return one is other or _digests(one) == _digests(other)
+    """Whether each id stands for the same text in both, though they may be kept in different forms."""
+    if one is other or _digests(one) == _digests(other):
+        return True
+    return (
+        (one.vocab_size, one.eos_id) == (other.vocab_size, other.eos_id)
+        and one.encode(PROBE) == other.encode(PROBE)
+        and all(one.decode([index]) == other.decode([index]) for index in range(one.vocab_size))
+    )
+
+
+PROBE = "It's 12,345.67 of 89 — naïve café; 世界 🙂\n\tif x != y:  return [x, y]\n\n<|im_end|>"
+"""Text on which two ways of cutting text into words would differ."""
 
 
 def _digests(tokenizer: Tokenizer) -> dict[str, str]:

@@ -199,6 +199,47 @@ def test_a_known_architecture_with_an_unknown_variation(llama: Path) -> None:
     assert "'longrope'" in mistake(llama)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("num_hidden_layers", "two", "num_hidden_layers=two: should be a valid integer"),
+        ("num_attention_heads", 0, "num_attention_heads=0: should be greater than 0"),
+        ("num_hidden_layers", -1, "num_hidden_layers=-1: should be greater than 0"),
+        ("rms_norm_eps", "x", "rms_norm_eps=x: should be a valid number"),
+        ("max_position_embeddings", 0, "max_position_embeddings=0: should be greater than 0"),
+    ],
+)
+def test_values_that_no_model_has(llama: Path, name: str, value: object, says: str) -> None:
+    change(llama, **{name: value})
+    assert f"its config.json has {says}" in mistake(llama)
+
+
+def test_a_size_that_is_not_said(llama: Path) -> None:
+    config = json.loads((llama / "config.json").read_text())
+    del config["num_attention_heads"]
+    (llama / "config.json").write_text(json.dumps(config))
+    assert "num_attention_heads=" in mistake(llama)
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [(torch.full((80, 48), torch.nan), "not finite"), (torch.zeros(80, 48).int(), "torch.int32")],
+)
+def test_numbers_that_are_no_weights(llama: Path, broken: torch.Tensor, says: str) -> None:
+    weights = load_file(llama / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = broken
+    save_file(weights, llama / "model.safetensors")
+    said = mistake(llama)
+    assert "model.layers.1.mlp.up_proj.weight" in said
+    assert says in said
+
+
+def test_others_may_read_what_is_written(llama: Path, tmp_path: Path) -> None:
+    save_pretrained(load_pretrained(llama), None, tmp_path / "out")
+    modes = {file.name: file.stat().st_mode for file in (tmp_path / "out").iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_tensors_that_do_not_fit_are_all_named(llama: Path) -> None:
     weights = load_file(llama / "model.safetensors")
     weights["model.odd"] = weights.pop("model.norm.weight")

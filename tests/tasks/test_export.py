@@ -94,6 +94,15 @@ def test_every_task_starts_from_it(home: Path) -> None:
     assert done.code == 0, done.err
 
 
+def test_a_run_merges_with_its_own_export(home: Path) -> None:
+    done = Main(home)("task=merge", "models=[run,out]", "run_dir=merged", "tracker=none")
+    assert done.code == 0, done.err
+    (ours, tokenizer, _), (mean, _, _) = load(home / "run"), load(home / "merged")
+    tokens = torch.tensor([tokenizer.encode(LINE)])
+    with torch.no_grad():
+        torch.testing.assert_close(mean(Batch(tokens)), ours(Batch(tokens)))
+
+
 def test_another_number_format(home: Path) -> None:
     done = Main(home)("task=export", "checkpoint=out", "output=half", "dtype=bfloat16", "tracker=none")
     assert done.code == 0, done.err
@@ -111,7 +120,8 @@ def test_another_number_format(home: Path) -> None:
             ("checkpoint=run", "model=pretrained", "model.path=out", "output=new"),
             "model=pretrained is given too",
         ),
-        (("checkpoint=text.txt", "output=new"), "error: checkpoint=text.txt: is not a GGUF file"),
+        (("checkpoint=no.gguf", "output=new"), "error: checkpoint=no.gguf: no such file"),
+        (("checkpoint=text.txt", "output=new"), "error: checkpoint=text.txt: is a file that is no model"),
         (("checkpoint=run", "output=new", "format=onnx"), "error: format=onnx"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_same_merge_again_is_the_same(home: Path) -> None:
     ("models", "more", "words"),
     [
         ("one,wide", (), "models=wide: is of another architecture: embedding.weight has shape [259, 24], in"),
-        ("one,heads", (), "models=heads: is of another architecture: its model.n_heads is 2, the"),
+        ("one,heads", (), "models=heads: is of another architecture: its model.head_dim is 8, the"),
         ("one,long", (), "models=long: is of another architecture: its model.max_seq_len is 24"),
         ("one", (), "models=1: this method merges at least 2"),
         ("one,two,three", ("merging=slerp",), "models=3: this method merges exactly 2"),

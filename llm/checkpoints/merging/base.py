@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from llm.checkpoints.families.base import with_defaults
 from llm.types import ConfigError
 
 Weights = Mapping[str, Tensor]
@@ -108,15 +109,15 @@ def require_same_recipe(first: Mapping[str, Any], other: Mapping[str, Any], *, k
     Raises:
         ConfigError: names the first config key that differs.
     """
-    here, there = _flat(first), _flat(other)
+    here, there = _flat(with_defaults(first)), _flat(with_defaults(other))
     for name in sorted({*here, *there}):
         mine, theirs = here.get(name), there.get(name)
-        if mine != theirs and name.rpartition(".")[2] not in TRAINING_ONLY:
+        if mine != theirs and not TRAINING_ONLY & set(name.split(".")):
             mend = f"is of another architecture: its model.{name} is {theirs}, the first model's {mine}"
             raise ConfigError(key, value, mend)
 
 
-TRAINING_ONLY = frozenset({"dropout", "init_std"})
+TRAINING_ONLY = frozenset({"dropout", "init_std", "initialisation"})
 """Keys of a model's config that a trained model's function does not depend on."""
 
 
