@@ -164,9 +164,16 @@ def same(one: Tokenizer, other: Tokenizer) -> bool:
         return True
     return (
         (one.vocab_size, one.eos_id) == (other.vocab_size, other.eos_id)
-        and one.encode(PROBE) == other.encode(PROBE)
+        and _probed(one) == _probed(other)
         and all(one.decode([index]) == other.decode([index]) for index in range(one.vocab_size))
     )
+
+
+def _probed(tokenizer: Tokenizer) -> list[int] | None:
+    try:
+        return tokenizer.encode(PROBE)
+    except ConfigError:  # it cannot write all of it
+        return None
 
 
 PROBE = "It's 12,345.67 of 89 — naïve café; 世界 🙂\n\tif x != y:  return [x, y]\n\n<|im_end|>"
