@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import polars as pl
 
-DOCUMENT_COLUMNS = ("id", "text", "source", "domain")
-"""What every reader gives. A reader may add `group`: documents of one group stay on one side of a split."""
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
+
+DOCUMENT_COLUMNS = ("id", "text", "source", "domain", "licence", "provenance")
+"""What the runner gives every step. `licence` is an SPDX identifier, `provenance` a URL or a file with the
+line or the record in it; both may be null. A reader may leave these two out, and may add further columns;
+`group` among them means that documents of one group stay on one side of a split."""
 
 VERDICT_COLUMNS = ("keep", "reason", "score", "match")
 """What every step adds. `keep` decides; `reason`, `score` and `match` (the id of the document this one
-repeats) say why, and go to the ledger."""
+repeats) say why, and go to the ledger. A kept document has a reason only when its text was altered."""
 
 
 class Source(Protocol):
-    """Where documents come from."""
+    """Where documents come from, for a source that fits into memory."""
 
     def documents(self) -> pl.LazyFrame:
         """One row a document: id (unique), text, source, domain, and `group` when some belong together.
@@ -33,15 +40,141 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class StreamedSource(Protocol):
+    """A source that is read part by part, each part in any process, so that its size does not matter.
+
+    A frame may carry the verdict columns: `keep` false for what could not become a document (a broken line, a
+    text too large to hold: `text` is an excerpt then), `keep` true with a `reason` for what was repaired.
+    """
+
+    def parts(self) -> Sequence[str]:
+        """Names of independent parts in a fixed order: files, groups of small files, ranges of large ones."""
+        ...
+
+    def read(self, part: str) -> Iterator[pl.DataFrame]:
+        """The part's documents in frames of some megabytes, the same in every run."""
+        ...
+
+    def fingerprint(self) -> str:
+        """As that of `Source`."""
+        ...
+
+
 class Step(Protocol):
-    """One judgement of the corpus. It only annotates; the runner removes rows and keeps the ledger."""
+    """One judgement of documents, each for itself. It annotates; the runner removes and keeps the ledger.
+
+    It sees one shard of the corpus at a time, in any order and perhaps in another process: it must survive
+    pickling, so a model is loaded when first needed and not kept in what is pickled. An optional method
+    ``prepare(say)`` is called once before the first shard, in the main process, to fetch models or files
+    (ConfigError when they cannot be had); ``say`` takes a line for people.
+    """
 
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
-        """The same rows with `keep, reason, score, match` added (null where a step has nothing to say).
+        """The same rows in the same order with `keep, reason, score, match` added, null if nothing is said.
 
-        A step may add further columns that describe a document, such as its language.
+        A step may alter `text`, with a `reason`, and may add columns that describe a document, such as its
+        language; columns that begin with an underscore are its own, and it drops them.
         """
         ...
+
+
+@runtime_checkable
+class Tagger(Protocol):
+    """A step whose judgement rests on attributes of the text alone, measured once and kept.
+
+    The runner measures them before `annotate`, or finds them from an earlier run under `tag_key` and the
+    text, so a changed threshold measures nothing again. Attributes whose names begin with an underscore are
+    dropped after the step; the others stay with the document, for later steps, mixtures and the result.
+    """
+
+    @property
+    def attributes(self) -> Mapping[str, PolarsDataType]:
+        """Names and types of the columns that `tag` gives."""
+        ...
+
+    def tag(self, texts: pl.Series) -> pl.DataFrame:
+        """One row a text, in their order; depends on nothing but the text and what `tag_key` names."""
+        ...
+
+    def tag_key(self) -> object:
+        """Plain values (numbers, texts, lists) of all the attributes depend on, e.g. a model's digest."""
+        ...
+
+
+def with_attributes(step: Tagger, documents: pl.LazyFrame) -> pl.LazyFrame:
+    """The documents with the step's attributes; what the runner has added already is not measured again."""
+    present = set(documents.collect_schema().names())
+    if present.issuperset(step.attributes):
+        return documents
+    frame = documents.collect()
+    return frame.hstack(step.tag(frame["text"])).lazy()
+
+
+@runtime_checkable
+class CorpusStep(Protocol):
+    """A judgement that compares documents with each other, in three acts so that memory stays bounded.
+
+    `survey` notes of each shard what the whole must know, `decide` looks at all notes at once, and `apply`
+    carries its decisions out shard by shard. It must survive pickling, and may have ``prepare(say)``.
+    """
+
+    def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """Notes on one shard, small beside the texts. Columns are the step's own; `row` numbers documents."""
+        ...
+
+    def decide(self, corpus: Corpus) -> pl.DataFrame:
+        """What is to happen: columns `shard`, `row` (UInt32) and the step's own; untouched rows left out."""
+        ...
+
+    def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+        """One shard annotated like `Step.annotate` does; `decisions` are that shard's, without `shard`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus in shards, as `CorpusStep.decide` sees it.
+
+    shards: parquet files of documents, the very rows that `apply` will see. surveys: the notes on each, in
+    the same order. scratch: an empty folder for temporary files. advance: tells how many shards are done.
+    """
+
+    shards: Sequence[Path]
+    surveys: Sequence[Path]
+    scratch: Path
+    advance: Callable[[int], object] = lambda _: None
+
+    def scan(self) -> pl.LazyFrame:
+        """All notes with the number of their `shard` (UInt32) in front."""
+        frames = [
+            pl.scan_parquet(path, glob=False).select(pl.lit(number, pl.UInt32).alias("shard"), pl.all())
+            for number, path in enumerate(self.surveys)
+        ]
+        return pl.concat(frames)
+
+    def fetch(self, rows: pl.DataFrame, columns: Sequence[str] = ("id", "text")) -> pl.DataFrame:
+        """The documents at these places (`shard`, `row`), each once, in the order of the corpus."""
+        found = []
+        wanted = rows.select(pl.col("shard", "row").cast(pl.UInt32)).unique().sort("shard", "row")
+        for (number,), part in wanted.partition_by("shard", as_dict=True, maintain_order=True).items():
+            frame = pl.read_parquet(self.shards[int(number)], columns=list(columns), glob=False)
+            found.append(part.hstack(frame[part["row"]]))
+        empty = pl.DataFrame(schema={"shard": pl.UInt32, "row": pl.UInt32})
+        return pl.concat(found) if found else empty
+
+
+def judge(step: Step | CorpusStep, documents: pl.DataFrame) -> pl.DataFrame:
+    """A step's verdict on documents in memory, taken as a corpus of one shard."""
+    if not isinstance(step, CorpusStep):
+        return step.annotate(documents.lazy()).collect()
+    with tempfile.TemporaryDirectory() as folder:
+        shard, survey, scratch = (Path(folder) / name for name in ("shard", "survey", "scratch"))
+        scratch.mkdir()
+        documents.write_parquet(shard)
+        step.survey(documents).write_parquet(survey)
+        decisions = step.decide(Corpus([shard], [survey], scratch))
+        return step.apply(documents, decisions.sort("row").drop("shard"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from pathlib import Path
 
 import polars as pl
@@ -9,9 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from llm.config import build
-from llm.curation.base import VERDICT_COLUMNS
+from llm.curation.base import DOCUMENT_COLUMNS, VERDICT_COLUMNS, Tagger, judge
 from llm.curation.exact_dedup import ExactDedup
-from llm.curation.ledger import LEDGER_SCHEMA, Ledger
+from llm.curation.ledger import Ledger
 from llm.curation.mixture import DomainMixture
 from llm.curation.quality import GopherQuality
 from llm.types import ConfigError
@@ -32,8 +34,10 @@ def corpus(texts: list[str], domains: list[str] | None = None) -> pl.DataFrame:
             "text": texts,
             "source": ["s"] * len(texts),
             "domain": domains or ["text"] * len(texts),
+            "licence": [None] * len(texts),
+            "provenance": [f"s:{i + 1}" for i in range(len(texts))],
         },
-        schema=dict.fromkeys(("id", "text", "source", "domain"), pl.String),
+        schema=dict.fromkeys(DOCUMENT_COLUMNS, pl.String),
     )
 
 
@@ -62,17 +66,26 @@ def test_contract(path: Path, texts: list[str], monkeypatch, tmp_path):
         config.missing = "skip"
     assert path.read_text().startswith("# ")
     step = build(config)
+    if hasattr(step, "prepare"):
+        step.prepare(lambda _: None)
+    step = pickle.loads(pickle.dumps(step))  # it may work in another process
     frame = corpus(texts)
-    judged = step.annotate(frame.lazy()).collect()
+    judged = judge(step, frame)
     assert set(frame.columns) | set(VERDICT_COLUMNS) <= set(judged.columns)
     assert not [name for name in judged.columns if name.startswith("_")], "a step's own columns must go"
-    assert judged.select(frame.columns).equals(frame), "a step annotates and changes nothing else"
+    others = [name for name in frame.columns if name != "text"]
+    assert judged.select(others).equals(frame.select(others)), "of a document, a step alters its text alone"
     assert judged.schema["keep"] == pl.Boolean
-    assert judged.equals(build(config).annotate(frame.lazy()).collect()), "the same twice"
-    ledger = Ledger()
-    kept = ledger.apply(path.stem, frame, step.annotate)
-    assert kept.height - ledger.frame()["change"].sum() == frame.height
-    assert dict(ledger.frame().schema) == LEDGER_SCHEMA
+    assert judged["keep"].null_count() == 0
+    altered = judged["text"].ne_missing(frame["text"])
+    assert judged.filter(altered | ~pl.col("keep"))["reason"].null_count() == 0, "what is done has a reason"
+    assert judged.filter(~altered & pl.col("keep"))["reason"].drop_nulls().is_empty(), "and nothing else has"
+    assert judged.equals(judge(build(config), frame)), "the same twice"
+    if isinstance(step, Tagger):
+        tagged = step.tag(frame["text"])
+        assert dict(tagged.schema) == dict(step.attributes)
+        assert tagged.height == frame.height
+        assert json.loads(json.dumps(step.tag_key())) == step.tag_key()
 
 
 def _nowhere(path):
