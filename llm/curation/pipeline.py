@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
-import polars as pl
+from pydantic import Field
 
-from llm.curation.base import DOCUMENT_COLUMNS, DocumentedObject, ObjectSource, Source, Step
+from llm.curation.base import CorpusStep, DocumentedObject, ObjectSource, Source, Step, StreamedSource
+from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
+from llm.curation.engines import Engine, Polars
 from llm.curation.leaks import LeakRemoval
-from llm.curation.mixture import DomainMixture
 from llm.curation.split import HashSplit
 from llm.files import digest
 from llm.types import ConfigError
 
-
-class Split(Protocol):
-    """Chooses what is held out."""
-
-    def held_out(self, documents: pl.DataFrame) -> pl.Series:
-        """True for each row that belongs to validation."""
-        ...
+AnyStep = Step | CorpusStep
 
 
 class Curation:
@@ -35,6 +32,9 @@ class Curation:
         leaks: Removes from validation what training repeats; none removes nothing.
         derive: Makes conversations, preferences and an exam from documented objects; needs a source that has
             them (the embedded corpus).
+        engine: What works on the shards; this process when none is given.
+        shard_bytes: Bytes of text in a shard, the piece of the corpus that a worker holds in memory.
+        attributes: Folder where taggers keep what they have measured, for runs to come; none keeps nothing.
 
     Raises:
         ConfigError: no source, or `derive` without a source of documented objects.
@@ -42,17 +42,22 @@ class Curation:
 
     def __init__(
         self,
-        sources: Mapping[str, Source],
-        steps: Mapping[str, Step] | None = None,
+        sources: Mapping[str, Source | StreamedSource],
+        steps: Mapping[str, AnyStep] | None = None,
         split: Split | None = None,
-        mixture: DomainMixture | None = None,
+        mixture: CorpusStep | None = None,
         leaks: LeakRemoval | None = None,
         derive: DeriveQuestions | None = None,
+        engine: Engine | None = None,
+        shard_bytes: Annotated[int, Field(ge=1000)] = 16_000_000,
+        attributes: str | None = None,
     ) -> None:
         self.sources = {name: source for name, source in sources.items() if source is not None}
         self.steps = {name: step for name, step in (steps or {}).items() if step is not None}
         self.split: Split = split or HashSplit()
         self.mixture, self.leaks, self.derive = mixture, leaks, derive
+        self.engine: Engine = engine or Polars()
+        self.shard_bytes, self.attributes = shard_bytes, attributes
         if not self.sources:
             raise ConfigError("sources", "{}", "needs at least one, e.g. curation=embedded")
         if derive is not None and not self.object_sources:
@@ -72,38 +77,23 @@ class Curation:
         """A digest of what all sources would read."""
         return digest([(name, source.fingerprint()) for name, source in self.sources.items()])
 
-    def read(self, name: str) -> pl.DataFrame:
-        """The documents of one source.
+    def plan(self) -> str:
+        """A digest of what is read and of all settings that decide what becomes of it."""
+        parts = (self.steps, self.split, self.leaks, self.derive, self.mixture, self.shard_bytes)
+        return digest([self.fingerprint(), [described(part) for part in parts]])
 
-        Raises:
-            ConfigError: bad input; no document in it.
-        """
-        frame = self.sources[name].documents().collect()
-        if not frame.height:
-            raise ConfigError(f"sources.{name}", "0 documents", "the source holds no document")
-        assert set(DOCUMENT_COLUMNS) <= set(frame.columns), f"source {name} lacks {DOCUMENT_COLUMNS}"
-        if "group" not in frame.columns and self.object_sources:
-            # beside a grouped source, a document of its own is a group of its own
-            frame = frame.with_columns(pl.col("id").alias("group"))
-        return frame
 
-    @staticmethod
-    def join(frames: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-        """All documents; ids stay unique by taking the source's name in front where two sources share one.
-
-        Raises:
-            ConfigError: one source has two documents of one id. Key `sources.NAME`.
-        """
-        for name, frame in frames.items():
-            twice = frame.filter(pl.col("id").is_duplicated())
-            if twice.height:
-                mend = "two documents have this id; choose another column for `id`, or none for line numbers"
-                raise ConfigError(f"sources.{name}.id", twice["id"][0], mend)
-        joined = pl.concat(frames.values(), how="diagonal")
-        if joined["id"].is_duplicated().any():
-            named = [
-                frame.with_columns(pl.concat_str(pl.lit(f"{name}/"), "id").alias("id"))
-                for name, frame in frames.items()
-            ]
-            joined = pl.concat(named, how="diagonal")
-        return joined
+def described(value: object) -> Any:
+    """A component as plain values: its class, and the attributes that bear its parameters' names."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return [[str(key), described(one)] for key, one in value.items()]
+    if isinstance(value, Sequence | set | frozenset):
+        return [described(one) for one in value]
+    kind = type(value)
+    names = inspect.signature(kind).parameters
+    settings = {name: described(getattr(value, name)) for name in names if hasattr(value, name)}
+    return {"type": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from llm import files, runtime
-from llm.curation.leaks import remover
-from llm.curation.ledger import Ledger, text_bytes
-from llm.curation.pipeline import Curation
+from llm.curation.base import Step
+from llm.curation.bookkeeping import Leaking, OnTraining, RemoveHeldOut, SplitOff, UniqueIds
+from llm.curation.ledger import Counts
+from llm.curation.output import OUTPUT_COLUMNS, Output
+from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
+from llm.curation.runner import Runner
 from llm.runs.run import Run
 from llm.types import ConfigError
 
-VERSION = 1
+VERSION = 2
 
-OUTPUT_COLUMNS = ("id", "text", "source", "domain", "language", "n_bytes")
+__all__ = ["OUTPUT_COLUMNS", "VERSION", "curate"]
+
+WORK = "work"
+"""The folder in which the corpus lies between steps; gone when the outputs are written."""
 
 
-def curate(*, run: Run, curation: Curation) -> None:
+def curate(*, run: Run, curation: Curation, resume: str | None = None) -> None:  # noqa: ARG001
     """Reads, judges, splits and mixes documents; writes the corpus, the ledger and a summary.
 
     The run's directory gets ``train.parquet`` and ``validation.parquet`` (id, text, source, domain, language,
-    n_bytes), ``ledger.parquet`` (every removed or repeated document: id, source, domain, step, reason, score,
-    match, excerpt, n_bytes, change), ``summary.json`` and ``run.log`` (the funnel in words). With a source of
-    documented objects and `derive` also ``conversations_{train,validation}.jsonl``,
+    licence, provenance, n_bytes, and what steps have added), ``ledger.parquet`` (every removed, altered or
+    repeated document; see `llm.curation.ledger`), ``summary.json`` and ``run.log`` (the funnel in words). With
+    a source of documented objects and `derive` also ``conversations_{train,validation}.jsonl``,
     ``preferences_{train,validation}.jsonl`` and ``exam.jsonl``.
 
     Args:
         run: Where the outputs go.
         curation: Sources, steps, split, mixture and derivation.
+        resume: A run that was cut off, to go on with in its folder: shards that are done are kept.
     """
     if runtime.is_main():
         _Curating(run, curation).run()
@@ -40,88 +47,100 @@ def curate(*, run: Run, curation: Curation) -> None:
 
 
 class _Curating:
-    """One curation under way: the ledger so far and what has been said."""
+    """One curation under way: the counts so far and what has been said."""
 
     def __init__(self, run: Run, curation: Curation) -> None:
         self._run, self._curation = run, curation
-        self._ledger = Ledger()
         self._log: list[str] = []
+        self._counts: list[Counts] = []
         self._derived: dict[str, Any] = {}
         self._notices: list[str] = []
 
     def run(self) -> None:
-        documents = self._read()
-        read = documents.height
-        for name, step in self._curation.steps.items():
-            with self._run.progress(f"step {name}", None, unit="documents") as progress:
-                documents = self._ledger.apply(name, documents, step.annotate)
-                progress.advance(documents.height)
-            for notice in getattr(step, "notices", ()):
-                self._notices.append(notice)
-                self._say(f"note: {notice}")
-            self._say(self._ledger.lines()[-1])
-        if documents.height < 2:
-            raise ConfigError(
-                "steps",
-                f"{documents.height} documents left",
-                "too few for training and validation; relax the steps",
-            )
-        train, validation = self._split(documents)
-        self._write(read, train, validation)
+        curation, directory = self._curation, self._run.directory
+        for left in directory.glob(".*.tmp"):  # of a run that was killed while it wrote
+            left.unlink()
+        self._prepare()
+        with curation.engine as engine:
+            attributes = Path(curation.attributes) if curation.attributes else None
+            work = Runner(directory / WORK, curation.plan(), engine, self._run.progress, attributes)
+            if work.resumed:
+                self._run.say("going on with what an earlier start has left")
+            first = UniqueIds(list(curation.sources))
+            self._read(work, first)
+            judged = [("ids", first), *curation.steps.items(), ("split", SplitOff(curation.split))]
+            leaks = [("leaks", Leaking(curation.leaks))] if curation.leaks is not None else []
+            mixture = [("mixture", OnTraining(curation.mixture))] if curation.mixture is not None else []
+            if curation.derive is None:
+                self._carry_out(work, [*judged, *leaks, *mixture], surveyed=True)
+            else:
+                self._carry_out(work, judged, surveyed=True)
+                held_groups = self._held_groups(work)
+                self._carry_out(work, leaks, surveyed=False)
+                removed = self._derive(work, held_groups)
+                self._carry_out(work, [*removed, *mixture], surveyed=False)
+            self._write(work)
+        work.clear()
 
-    def _read(self) -> pl.DataFrame:
-        frames = {}
+    def _prepare(self) -> None:
+        """Whatever a component wants to fetch or check once, before the first document is read."""
+        for one in (*self._curation.sources.values(), *self._curation.steps.values()):
+            prepare = getattr(one, "prepare", None)
+            if prepare is not None:
+                prepare(self._note)
         for name, source in self._curation.object_sources.items():
             with self._run.progress(f"read {name}", source.n_files, unit="files") as progress:
                 source.objects(progress.advance)
-        for name in self._curation.sources:
-            with self._run.progress(f"documents of {name}", None, unit="documents") as progress:
-                frames[name] = self._curation.read(name)
-                progress.advance(frames[name].height)
-            self._say(f"{name}: {frames[name].height:,} documents, {text_bytes(frames[name]):,} bytes")
-        return self._curation.join(frames)
 
-    def _split(self, documents: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The two sides; leaks gone from validation, the mixture applied to training."""
-        held = self._curation.split.held_out(documents)
-        train, validation = documents.filter(~held), documents.filter(held)
-        held_groups = set(validation["group"]) if "group" in validation.columns else set()
-        if self._curation.leaks is not None and train.height and validation.height:
-            with self._run.progress("compare validation with training", None, unit="documents") as progress:
-                leaks = self._curation.leaks.among_documents(train, validation)
-                validation = self._ledger.apply("leaks", validation, remover(leaks))
-                progress.advance(documents.height)
-            self._say(self._ledger.lines()[-1])
-        if self._curation.derive is not None:
-            validation = self._derive(train, validation, held_groups)
-        if self._curation.mixture is not None:
-            train = self._ledger.apply("mixture", train, self._curation.mixture.annotate)
-            self._say(self._ledger.lines()[-1])
-        for name, side in (("train", train), ("validation", validation)):
-            if not side.height:
-                raise ConfigError(
-                    "split", f"no {name} documents", "change split.validation_fraction or relax the steps"
-                )
-        return train, validation
+    def _note(self, text: str) -> None:
+        self._notices.append(text)
+        self._say(f"note: {text}")
 
-    def _derive(self, train: pl.DataFrame, validation: pl.DataFrame, held_groups: set[str]) -> pl.DataFrame:
-        """Writes what is derived from documented objects; validation without the objects that leak."""
+    def _read(self, work: Runner, first: UniqueIds) -> None:
+        curation = self._curation
+        grouped = bool(curation.object_sources)
+        counts = work.read(curation.sources, first, shard_bytes=curation.shard_bytes, grouped=grouped)
+        if not counts.documents_out:
+            reasons = ", ".join(f"{reason} {n:,}" for reason, n in counts.row()["reasons"].items())
+            value = f"0 documents ({reasons})" if reasons else "0 documents"
+            raise ConfigError("sources", value, "the sources hold no document that can be read")
+        self._counts.append(counts)
+        self._say(counts.line())
+
+    def _carry_out(self, work: Runner, steps: Sequence[tuple[str, AnyStep]], *, surveyed: bool) -> None:
+        for counts in work.carry_out(steps, surveyed=surveyed):
+            self._counts.append(counts)
+            if counts.step not in ("ids", "split") or counts.reasons:
+                self._say(counts.line())
+
+    @staticmethod
+    def _held_groups(work: Runner) -> set[str]:
+        """Groups on the held-out side, also those of which leaks leave nothing; kept for a run that is resumed."""
+        path = work.folder / "held_groups.json"
+        if not path.is_file():
+            held = work.scan().filter("held_out").select(pl.col("group").unique().sort()).collect()
+            files.write_json(path, held["group"].to_list())
+        return set(files.read_json(path))
+
+    def _derive(self, work: Runner, held_groups: set[str]) -> list[tuple[str, Step]]:
+        """Writes what is derived from documented objects; a step that removes held-out objects that leak."""
         curation = self._curation
         assert curation.derive is not None
         everything = curation.objects()
         good = describable(everything)
-        gone = set(self._ledger.frame().filter(step="leaks")["id"])  # their documents repeat training's
+        gone = set(pl.concat(work.ledgers()).filter(pl.col("step") == "leaks").select("id").collect()["id"])
         told = [one for one in good if one.group not in held_groups]
         held = [one for one in good if one.group in held_groups and f"docs:{one.name}" not in gone]
+        steps: list[tuple[str, Step]] = []
         if curation.leaks is not None:
+            train = work.scan().filter(~pl.col("held_out")).select("text").collect()
             # also what a step or a byte limit kept out of the training text: questions may quote it
             more = [f"{one.summary}\n{one.doc}" for one in told]
             texts = pl.concat([train["text"], pl.Series("text", more, pl.String)])
             leaks = curation.leaks.among_objects(told, held, texts)
             held = [one for one in held if one.name not in leaks]
             by_id = {f"docs:{name}": leak for name, leak in leaks.items()}
-            validation = self._ledger.apply("leaked_objects", validation, remover(by_id))
-            self._say(self._ledger.lines()[-1])
+            steps.append(("leaked_objects", RemoveHeldOut(by_id)))
         if not told or not held:
             raise ConfigError(
                 "split", f"{len(told)} and {len(held)} objects", "both sides need documented objects"
@@ -130,7 +149,7 @@ class _Curating:
             self._derived = curation.derive.write(told, held, self._run.directory, progress.advance)
         self._derived["objects"] = {"read": len(everything), "train": len(told), "validation": len(held)}
         self._say_derived()
-        return validation
+        return steps
 
     def _say_derived(self) -> None:
         found = self._derived
@@ -142,29 +161,50 @@ class _Curating:
             f"exam {baseline['exam_accuracy']:.1%} (chance 25 %)"
         )
 
-    def _write(self, read: int, train: pl.DataFrame, validation: pl.DataFrame) -> None:
-        directory = self._run.directory
-        ledger = self._ledger.frame()
-        written = train.height + validation.height
-        assert read + int(ledger["change"].sum()) == written, "the ledger does not account for every document"
-        _write_parquet(directory / "train.parquet", _output(train))
-        _write_parquet(directory / "validation.parquet", _output(validation))
-        _write_parquet(directory / "ledger.parquet", ledger)
+    def _write(self, work: Runner) -> None:
+        output = Output(self._run.directory)
+        with self._run.progress("write", 3, unit="files") as progress:
+            sides = {}
+            for name, held_out in (("train", False), ("validation", True)):
+                documents = work.scan().filter(pl.col("held_out") == held_out).drop("held_out")
+                sides[name] = output.side(name, documents)
+                progress.advance()
+            change = output.ledger(list(work.ledgers()))
+            progress.advance()
+        for name, side in sides.items():
+            if not side["documents"]:
+                raise ConfigError(
+                    "split", f"no {name} documents", "change split.validation_fraction or relax the steps"
+                )
+        read = self._counts[0].documents_in
+        written = sum(side["documents"] for side in sides.values())
+        assert read + change == written, "the ledger does not account for every document"
+        funnel = [one.row() for one in self._counts if one.step != "split"]
         summary: dict[str, Any] = {
-            "documents": {"read": read, "train": train.height, "validation": validation.height,
-                          "removed": int((ledger["change"] < 0).sum())},
-            "bytes": {"train": text_bytes(train), "validation": text_bytes(validation)},
-            "domains": {"train": _domains(train), "validation": _domains(validation)},
-            "funnel": self._ledger.funnel,
+            "documents": {
+                "read": read, **{name: side["documents"] for name, side in sides.items()},
+                "removed": sum(max(0, one.documents_in - one.documents_out) for one in self._counts),
+                "altered": sum(one.altered for one in self._counts),
+            },
+            "bytes": {name: side["bytes"] for name, side in sides.items()},
+            "domains": {name: side["domains"] for name, side in sides.items()},
+            "languages": {name: side["languages"] for name, side in sides.items()},
+            "licences": {name: side["licences"] for name, side in sides.items()},
+            "funnel": funnel,
+            "fingerprints": {
+                "inputs": {name: source.fingerprint() for name, source in self._curation.sources.items()},
+                "outputs": output.fingerprints(),
+            },
             "notices": self._notices,
             **self._derived,
         }  # fmt: skip
         self._say(
-            f"written: {train.height:,} training documents ({text_bytes(train):,} bytes), "
-            f"{validation.height:,} held out ({text_bytes(validation):,} bytes)"
+            f"written: {sides['train']['documents']:,} training documents "
+            f"({sides['train']['bytes']:,} bytes), {sides['validation']['documents']:,} held out "
+            f"({sides['validation']['bytes']:,} bytes)"
         )
-        files.write_json(directory / "summary.json", summary)
-        files.write_text(directory / "run.log", "\n".join(self._log) + "\n")
+        files.write_json(self._run.directory / "summary.json", summary)
+        files.write_text(self._run.directory / "run.log", "\n".join(self._log) + "\n")
         self._report(summary)
 
     def _report(self, summary: dict[str, Any]) -> None:
@@ -174,6 +214,7 @@ class _Curating:
             "train_bytes": summary["bytes"]["train"],
             "validation_bytes": summary["bytes"]["validation"],
             "removed_documents": summary["documents"]["removed"],
+            "altered_documents": summary["documents"]["altered"],
         }
         if self._derived:
             metrics |= {
@@ -183,6 +224,7 @@ class _Curating:
             }
         self._run.log(metrics, step=0)
         self._run.log_table("funnel", *_table(summary["funnel"]))
+        self._run.log_table("rates", *_rates(self._counts))
         self._run.summary.update(metrics)
 
     def _say(self, text: str) -> None:
@@ -190,24 +232,30 @@ class _Curating:
         self._log.append(text)
 
 
-def _table(funnel: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[object]]]:
-    columns = ["step", "documents_in", "documents_out", "bytes_in", "bytes_out"]
-    return columns, [[row[column] for column in columns] for row in funnel]
+def _table(funnel: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[object]]]:
+    columns = ["step", "documents_in", "documents_out", "bytes_in", "bytes_out", "altered", "reasons"]
+    return columns, [
+        [
+            "; ".join(f"{reason} {n}" for reason, n in step[c].items()) if c == "reasons" else step[c]
+            for c in columns
+        ]
+        for step in funnel
+    ]
 
 
-def _output(side: pl.DataFrame) -> pl.DataFrame:
-    """The columns every reader of the corpus may count on; a step's further columns come after them."""
-    if "language" not in side.columns:
-        side = side.with_columns(pl.lit(None, pl.String).alias("language"))
-    side = side.with_columns(pl.col("text").str.len_bytes().cast(pl.Int64).alias("n_bytes"))
-    return side.select(*OUTPUT_COLUMNS, *(name for name in side.columns if name not in OUTPUT_COLUMNS))
-
-
-def _domains(side: pl.DataFrame) -> dict[str, dict[str, int]]:
-    sizes = side.group_by("domain").agg(pl.len().alias("n"), pl.col("text").str.len_bytes().sum().alias("b"))
-    return {domain: {"documents": n, "bytes": b} for domain, n, b in sizes.sort("domain").iter_rows()}
-
-
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with files.replacing(path) as temporary:
-        frame.write_parquet(temporary, compression="zstd", statistics=False)
+def _rates(counts: Sequence[Counts]) -> tuple[list[str], list[list[object]]]:
+    """What a core does in a second of its time, by step."""
+    columns = [
+        "step",
+        "documents",
+        "megabytes",
+        "core_seconds",
+        "documents_per_second",
+        "megabytes_per_second",
+    ]
+    rows: list[list[object]] = []
+    for one in counts:
+        megabytes = one.bytes_in / 1e6
+        pace = [one.documents_in / one.seconds, megabytes / one.seconds] if one.seconds else [0.0, 0.0]
+        rows.append([one.step, one.documents_in, megabytes, one.seconds, *pace])
+    return columns, rows

@@ -1,0 +1,211 @@
+"""The way of a corpus through its steps, on disk between any two of them, so that it goes on after a kill."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import chain
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import polars as pl
+
+from llm import files
+from llm.curation.base import Corpus, CorpusStep, Source, Step, StreamedSource
+from llm.curation.engines import Engine
+from llm.curation.ledger import LEDGER_SCHEMA, Counts, summed
+from llm.curation.passes import Part, Pass, Passing, Reading, passes, write_decisions
+
+T = TypeVar("T")
+
+
+class Advance(Protocol):
+    """Progress under way; see `llm.runs.progress.Progress`."""
+
+    def advance(self, n: int = 1, **shown: object) -> object:
+        """`n` more are done."""
+        ...
+
+
+Progress = Callable[[str, int | None, str], AbstractContextManager[Advance]]
+"""(what is done, how many of them, their unit) -> a progress display."""
+
+
+class Runner:
+    """Carries steps out over a corpus in shards.
+
+    The folder holds a sub-folder for each pass; a pass that is whole is not worked on again, one that was cut
+    off goes on with the shards that are missing. Documents of a pass are deleted when the next one is whole,
+    its ledger stays.
+
+    Args:
+        folder: Where all of that lies. What an earlier run of the same `plan` left there is gone on with,
+            anything else is cleared away.
+        plan: A digest of all that decides what is done.
+        engine: What works on the shards.
+        progress: Shows people how it goes.
+        attributes: Where taggers keep what they measure; nowhere when None.
+    """
+
+    def __init__(
+        self, folder: Path, plan: str, engine: Engine, progress: Progress, attributes: Path | None = None
+    ) -> None:
+        self.folder, self.engine, self.attributes = folder, engine, attributes
+        self._progress = progress
+        self.shards: list[str] = []
+        self.n_documents = 0
+        self._done: list[Path] = []
+        self._current = folder
+        self.resumed = _same_plan(folder, plan)
+
+    def read(
+        self,
+        sources: dict[str, Source | StreamedSource],
+        survey: CorpusStep,
+        *,
+        shard_bytes: int,
+        grouped: bool,
+    ) -> Counts:
+        """Reads every part of every source into shards; the first pass.
+
+        Args:
+            sources: By name, in the order of the corpus.
+            survey: The corpus-wide step that comes first.
+            shard_bytes: Text in a shard at most.
+            grouped: See `Reading`.
+        """
+        folder = self.folder / "00-read"
+        parts = [
+            Part(number, name, index, part)
+            for number, (name, source) in enumerate(sources.items())
+            for index, part in enumerate(source.parts() if isinstance(source, StreamedSource) else [""])
+        ]
+
+        def read() -> list[Counts]:
+            streamed = {name: one for name, one in sources.items() if isinstance(one, StreamedSource)}
+            here, there = (
+                Reading(folder, some, survey, shard_bytes, grouped) for some in (sources, streamed)
+            )
+            counts: list[Counts] = []
+            with self._progress("read", len(parts), "parts") as progress:
+                # what a source that is read whole keeps in memory is not sent to other processes
+                whole = map(here, [part for part in parts if part.name not in streamed])
+                rest = self.engine.map(there, [part for part in parts if part.name in streamed])
+                for found in chain(whole, rest):
+                    counts += found
+                    progress.advance(1, documents=sum(one.documents_in for one in counts))
+            self.shards = [
+                shard for p in parts for shard in files.read_json(folder / f"{p.stem}.json")["shards"]
+            ]
+            return counts
+
+        return self._whole(folder, read)[0]
+
+    def carry_out(self, steps: Sequence[tuple[str, Step | CorpusStep]], *, surveyed: bool) -> list[Counts]:
+        """Takes every shard through the steps.
+
+        Args:
+            steps: With their names, in order.
+            surveyed: Whether the notes for the first one, a corpus-wide step, are there already.
+
+        Returns:
+            What each step did.
+        """
+        todo = passes(list(steps))
+        counts: dict[str, Counts] = {name: Counts(name) for name, _ in steps}
+        for one in todo[1:] if surveyed else todo:
+            if one == Pass():
+                continue
+            for found in self._carry_out(one):
+                counts[found.step].add(found)
+        return list(counts.values())
+
+    def _carry_out(self, todo: Pass) -> list[Counts]:
+        before = self._current
+        folder = self.folder / f"{len(self._done):02}-{todo.name}"
+
+        def work() -> list[Counts]:
+            if todo.apply is not None:
+                self._decide(*todo.apply, before, folder)
+            label = ", ".join(name for name, _ in ([todo.apply] if todo.apply else []) + todo.steps)
+            counts: list[Counts] = []
+            with self._progress(f"step {label or todo.name}", self.n_documents, "documents") as progress:
+                passing = Passing(todo, before, folder, self.attributes)
+                for found in self.engine.map(passing, self.shards):
+                    counts += found
+                    progress.advance(max((one.documents_in for one in found), default=0))
+            return counts
+
+        counts = self._whole(folder, work)
+        for shard in self.shards:  # of the pass before, the ledger stays
+            for kind in ("parquet", "survey.parquet"):
+                (before / f"{shard}.{kind}").unlink(missing_ok=True)
+        return counts
+
+    def _decide(self, name: str, step: CorpusStep, before: Path, folder: Path) -> None:
+        decided = folder / "decisions"
+        if (decided / "whole.json").is_file():
+            return
+        scratch = folder / "scratch"
+        for path in (decided, scratch):
+            shutil.rmtree(path, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        with self._progress(f"decide {name}", None, "shards") as progress:
+            corpus = Corpus(
+                [before / f"{shard}.parquet" for shard in self.shards],
+                [before / f"{shard}.survey.parquet" for shard in self.shards],
+                scratch,
+                progress.advance,
+            )
+            write_decisions(decided, step.decide(corpus), self.shards)
+        shutil.rmtree(scratch)
+        files.write_json(decided / "whole.json", {})
+
+    def _whole(self, folder: Path, work: Callable[[], list[Counts]]) -> list[Counts]:
+        """Does the work of a pass unless its folder is whole; the pass is the current one afterwards."""
+        marker = folder / "whole.json"
+        if marker.is_file():
+            saved = files.read_json(marker)
+            self.shards = saved["shards"]
+            counts = [Counts.of(one) for one in saved["counts"]]
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            counts = summed(work())
+            files.write_json(marker, {"shards": self.shards, "counts": [vars(one) for one in counts]})
+        judged = [one for one in counts if one.documents_in]
+        self.n_documents = judged[-1].documents_out if judged else self.n_documents
+        self._done.append(folder)
+        self._current = folder
+        return counts
+
+    def scan(self) -> pl.LazyFrame:
+        """The documents that are left, in their order."""
+        found = [pl.scan_parquet(self._current / f"{shard}.parquet", glob=False) for shard in self.shards]
+        return pl.concat(found, how="diagonal")
+
+    def ledgers(self) -> Iterator[pl.LazyFrame]:
+        """Everything removed or altered: pass by pass, shard by shard, step by step."""
+        yield pl.LazyFrame(schema=LEDGER_SCHEMA)
+        for folder in self._done:
+            for shard in self.shards:
+                path = folder / f"{shard}.ledger.parquet"
+                if path.is_file():
+                    yield pl.scan_parquet(path, glob=False)
+
+    def clear(self) -> None:
+        """Deletes the folder: what was wanted of it is written elsewhere."""
+        shutil.rmtree(self.folder)
+
+
+def _same_plan(folder: Path, plan: str) -> bool:
+    """Whether the folder holds work of this plan; else it is made empty, with the plan's digest in it."""
+    path = folder / "plan.json"
+    try:
+        if files.read_json(path) == {"plan": plan}:
+            return True
+    except (OSError, ValueError):
+        pass
+    shutil.rmtree(folder, ignore_errors=True)
+    files.write_json(path, {"plan": plan})
+    return False
