@@ -93,11 +93,12 @@ class Command:
         rest = self.began + seconds - time.monotonic()
         if rest > 0:
             time.sleep(rest)
-        wait_until(until, lambda: not self._is_running(), pause=0.0003)
+        wait_until(until, lambda: not self.is_running(), pause=0.0003)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def _is_running(self) -> bool:
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
         try:
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:

@@ -135,8 +135,9 @@ class Ray:
     def map(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """See `Engine`; a task whose machine is lost runs again elsewhere."""
         ray = _ray()
-        task = ray.remote(num_cpus=1, max_retries=3)(work)
-        left = [task.remote(item) for item in items]
+        task = ray.remote(num_cpus=1, max_retries=3)(_called)
+        shared = ray.put(work)  # once, not with every item
+        left = [task.remote(shared, item) for item in items]
         while left:
             done, left = ray.wait(left, num_returns=1)
             for reference in done:
@@ -152,6 +153,10 @@ def _ray() -> Any:
     except ImportError:
         raise ConfigError("engine", "ray", "needs the package ray: pip install -e '.[ray]'") from None
     return ray
+
+
+def _called(work: Callable[[T], R], item: T) -> R:
+    return work(item)
 
 
 def _nothing(_: object) -> None:

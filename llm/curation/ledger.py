@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -51,9 +51,13 @@ class Counts:
     languages: dict[str, list[int]] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def saved(self) -> dict[str, Any]:
+        """Plain values, which `of` reads."""
+        return {**vars(self), "reasons": dict(self.reasons)}  # `asdict` makes nonsense of a Counter
+
     @staticmethod
     def of(saved: dict[str, Any]) -> Counts:
-        """What `asdict` made of one."""
+        """What `saved` made of one."""
         return Counts(**{**saved, "reasons": Counter(saved["reasons"])})
 
     def add(self, other: Counts) -> None:
@@ -70,7 +74,7 @@ class Counts:
 
     def row(self) -> dict[str, Any]:
         """For the funnel: everything but the time, in an order that does not depend on the shards."""
-        row = asdict(self)
+        row = self.saved()
         del row["seconds"]
         row["reasons"] = dict(sorted(self.reasons.items(), key=lambda entry: (-entry[1], entry[0])))
         row["domains"] = dict(sorted(self.domains.items()))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ class Reading:
             counts.seconds = time.process_time() - began
             total.add(counts)
             names.append(name)
-        files.write_json(done, {"shards": names, "counts": [asdict(total)]})
+        files.write_json(done, {"shards": names, "counts": [total.saved()]})
         return [total]
 
     def _frames(self, part: Part) -> Iterator[pl.DataFrame]:
@@ -194,7 +194,7 @@ class Passing:
             began = time.process_time()
             _write(self.folder / f"{shard}.survey.parquet", self.todo.survey[1].survey(documents))
             counts.append(Counts(self.todo.survey[0], seconds=time.process_time() - began))
-        files.write_json(done, {"counts": [asdict(one) for one in counts]})
+        files.write_json(done, {"counts": [one.saved() for one in counts]})
         return counts
 
     def _judges(self, shard: str, store: AttributeStore) -> Iterator[tuple[str, Any]]:

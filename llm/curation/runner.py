@@ -172,7 +172,7 @@ class Runner:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             counts = summed(work())
-            files.write_json(marker, {"shards": self.shards, "counts": [vars(one) for one in counts]})
+            files.write_json(marker, {"shards": self.shards, "counts": [one.saved() for one in counts]})
         judged = [one for one in counts if one.documents_in]
         self.n_documents = judged[-1].documents_out if judged else self.n_documents
         self._done.append(folder)

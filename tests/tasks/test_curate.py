@@ -172,7 +172,7 @@ def test_near_duplicates_of_training_leave_validation(tmp_path: Path):
 def test_mistakes(tmp_path: Path):
     (tmp_path / "a.txt").write_text("only one")
     with pytest.raises(ConfigError) as caught:
-        Curation({}).read("x")
+        Curation({})
     assert caught.value.key == "sources"
     with pytest.raises(ConfigError) as caught:
         Curation({"a": TextFiles(str(tmp_path / "a.txt"))}, derive=DeriveQuestions())
@@ -180,11 +180,17 @@ def test_mistakes(tmp_path: Path):
     with pytest.raises(ConfigError, match="too few") as caught:
         curate(run=Run(tmp_path / "out"), curation=Curation({"a": TextFiles(str(tmp_path / "a.txt"))}))
     assert caught.value.key == "steps"
-    (tmp_path / "b.jsonl").write_text('{"text": "a", "k": 1}\n{"text": "b", "k": 1}\n')
-    twice = Curation({"b": JsonLines(str(tmp_path / "b.jsonl"), id="k")})
-    with pytest.raises(ConfigError, match="two documents") as caught:
-        curate(run=Run(tmp_path / "out"), curation=twice)
-    assert caught.value.key == "sources.b.id"
+
+
+def test_ids_that_are_not_unique_get_a_number(tmp_path: Path):
+    lines = [json.dumps({"text": f"text {n}", "k": n // 2}) for n in range(6)]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines))
+    curation = Curation({"b": JsonLines(str(tmp_path / "b.jsonl"), id="k")}, split=HashSplit(0.3))
+    curate(run=Run(tmp_path / "out"), curation=curation)
+    written = [pl.read_parquet(tmp_path / "out" / f"{side}.parquet") for side in ("train", "validation")]
+    assert sorted(pl.concat(written)["id"]) == ["0", "0#2", "1", "1#2", "2", "2#2"]
+    ledger = pl.read_parquet(tmp_path / "out" / "ledger.parquet").filter(reason="duplicate_id")
+    assert ledger.select("id", "match", "change").rows() == [(f"{n}#2", str(n), 0) for n in range(3)]
 
 
 def test_sources_sharing_ids_are_told_apart(tmp_path: Path):
