@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from llm import files
-from llm.reports import html, plots, words
+from llm.reports import curated, html, plots, words
 from llm.reports.facts import Exam, Facts, Preferences, Removal, Sample, Stage
 from llm.runs import directory
 from llm.runs.directory import RunRecord
@@ -60,6 +60,7 @@ def _body(record: RunRecord, facts: Facts) -> list[str | None]:
         _header(record, facts),
         f'<div class="verdict"><ul>{verdict}</ul></div>' if verdict else None,
         html.tiles(_tiles(record, facts)),
+        *curated.sections(record.directory),
         html.section("Stages", _stages(facts.get("stages", []))),
         _curves(record, facts),
         _results(result, facts) if not facts.get("stages") else None,

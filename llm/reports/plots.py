@@ -240,6 +240,31 @@ def bars(rows: Sequence[tuple[str, float, str]], name: str, label: str, *, colou
         return svg(drawn, name, label)
 
 
+def paired_bars(
+    rows: Sequence[tuple[str, float, float]], name: str, label: str, sides: tuple[str, str]
+) -> str | None:
+    """Two shares for each name, one under the other, in percent."""
+    if not rows:
+        return None
+    with figure(5.2, 0.7 + 0.42 * len(rows)) as (drawn, axes):
+        places = [float(place) for place in range(len(rows) - 1, -1, -1)]
+        for side, offset, colour in ((0, 0.19, MUTED), (1, -0.19, FIRST)):
+            lengths = [100 * row[1 + side] for row in rows]
+            axes.barh([p + offset for p in places], lengths, color=colour, alpha=0.8, height=0.36,
+                      label=sides[side])  # fmt: skip
+            for place, length in zip(places, lengths, strict=True):
+                axes.annotate(f"{length:.1f} %", (length, place + offset), xytext=(4, 0),
+                              textcoords="offset points", va="center", color=MUTED, fontsize=7.5)  # fmt: skip
+        axes.set_xlim(0, 125 * max(max(row[1:]) for row in rows) or 1)
+        axes.set_yticks(places, [one_line(word) for word, _, _ in rows])
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=9)
+        axes.set_xticks([])
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        return svg(drawn, name, label)
+
+
 def one_line(text: object, limit: int = 44) -> str:
     """For a label: no formulas (matplotlib reads $...$ as one), no new lines, not too long."""
     line = " ".join(str(text).split()).replace("$", r"\$")

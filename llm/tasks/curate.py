@@ -16,6 +16,7 @@ from llm.curation.output import OUTPUT_COLUMNS, Output
 from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
 from llm.curation.runner import Runner
+from llm.reports import curated
 from llm.runs.run import Run
 from llm.types import ConfigError
 
@@ -26,14 +27,18 @@ __all__ = ["OUTPUT_COLUMNS", "VERSION", "curate"]
 WORK = "work"
 """The folder in which the corpus lies between steps; gone when the outputs are written."""
 
+QUIET = ("ids", "split")
+"""Steps that every curation has, told of when they do something."""
+
 
 def curate(*, run: Run, curation: Curation, resume: str | None = None) -> None:  # noqa: ARG001
     """Reads, judges, splits and mixes documents; writes the corpus, the ledger and a summary.
 
     The run's directory gets ``train.parquet`` and ``validation.parquet`` (id, text, source, domain, language,
     licence, provenance, n_bytes, and what steps have added), ``ledger.parquet`` (every removed, altered or
-    repeated document; see `llm.curation.ledger`), ``summary.json`` and ``run.log`` (the funnel in words). With
-    a source of documented objects and `derive` also ``conversations_{train,validation}.jsonl``,
+    repeated document; see `llm.curation.ledger`), ``funnel.parquet`` (the same by step and reason),
+    ``summary.json``, ``data_card.md`` and ``run.log`` (the funnel in words). With a source of documented objects
+    and `derive` also ``conversations_{train,validation}.jsonl``,
     ``preferences_{train,validation}.jsonl`` and ``exam.jsonl``.
 
     Args:
@@ -110,12 +115,12 @@ class _Curating:
     def _carry_out(self, work: Runner, steps: Sequence[tuple[str, AnyStep]], *, surveyed: bool) -> None:
         for counts in work.carry_out(steps, surveyed=surveyed):
             self._counts.append(counts)
-            if counts.step not in ("ids", "split") or counts.reasons:
+            if counts.step not in QUIET or counts.reasons:
                 self._say(counts.line())
 
     @staticmethod
     def _held_groups(work: Runner) -> set[str]:
-        """Groups on the held-out side, also those of which leaks leave nothing; kept for a run that is resumed."""
+        """Groups on the held-out side, before leaks empty any; kept for a run that is resumed."""
         path = work.folder / "held_groups.json"
         if not path.is_file():
             held = work.scan().filter("held_out").select(pl.col("group").unique().sort()).collect()
@@ -179,7 +184,7 @@ class _Curating:
         read = self._counts[0].documents_in
         written = sum(side["documents"] for side in sides.values())
         assert read + change == written, "the ledger does not account for every document"
-        funnel = [one.row() for one in self._counts if one.step != "split"]
+        funnel = [one.row() for one in self._counts if one.step not in QUIET or one.reasons]
         summary: dict[str, Any] = {
             "documents": {
                 "read": read, **{name: side["documents"] for name, side in sides.items()},
@@ -205,6 +210,7 @@ class _Curating:
         )
         files.write_json(self._run.directory / "summary.json", summary)
         files.write_text(self._run.directory / "run.log", "\n".join(self._log) + "\n")
+        curated.write_tables(self._run.directory)
         self._report(summary)
 
     def _report(self, summary: dict[str, Any]) -> None:

@@ -1,0 +1,198 @@
+"""A corpus larger than memory, curated: how much memory that takes, and whether a document still costs the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from llm import files
+from llm.config import CONF
+from llm.runs.run import Run
+from llm.types import ConfigError
+
+SENTENCE = re.compile(r"(?<=[.!?])\s+")
+FILE_BYTES = 100_000_000
+POLL_SECONDS = 0.1
+
+Size = Annotated[int, Field(ge=1_000_000)]
+
+
+class CurationAtScale:
+    """Curates a small and a large corpus by the command line, each in a process that is watched from outside.
+
+    The corpora are made from real prose and the standard library's sources with seeded edits: documents of about
+    2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve replaced; of
+    them 3 % repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
+
+    Args:
+        path: Folder of texts (.txt, .txt.gz) to make the prose from.
+        small_bytes: Text of the small corpus.
+        large_bytes: Text of the large one.
+        curation: Overrides of `task=curate`: which curation, which engine.
+        folder: Where the corpora are made, and kept for the next time; the run's own when null.
+        seed: Of the edits.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        small_bytes: Size = 500_000_000,
+        large_bytes: Size = 5_000_000_000,
+        curation: Sequence[str] = ("curation=web",),
+        folder: str | None = None,
+        seed: int = 0,
+        name: str = "curation",
+    ) -> None:
+        self.path, self.small_bytes, self.large_bytes = path, small_bytes, large_bytes
+        self.curation, self.folder, self.seed, self.name = tuple(curation), folder, seed, name
+
+    def measure(self, run: Run) -> dict[str, float]:
+        """``ratio`` of seconds a document, large over small, with the peak of resident memory of both."""
+        folder = Path(self.folder) if self.folder else run.directory / "corpora"
+        found: dict[str, dict[str, float]] = {}
+        for name, size in (("small", self.small_bytes), ("large", self.large_bytes)):
+            corpus = folder / f"{size}-{self.seed}"
+            self._make(corpus, size, run)
+            found[name] = self._curate(corpus, run.directory / name, run)
+        for name in found:
+            rates = files.read_json(run.directory / name / "tables" / "rates.json")
+            run.log_table(f"rates_{name}", rates["columns"], rates["rows"])
+        small, large = found["small"], found["large"]
+        metrics = {"ratio": large["seconds_per_document"] / small["seconds_per_document"]}
+        for name, values in found.items():
+            metrics |= {f"{name}_{key}": value for key, value in values.items()}
+        return metrics
+
+    def _make(self, corpus: Path, n_bytes: int, run: Run) -> None:
+        if (corpus / "whole.json").is_file():
+            return
+        pools = {"prose": _sentences(self.path), "code": _blocks()}
+        corpus.mkdir(parents=True, exist_ok=True)
+        written = 0
+        with run.progress("make a corpus", n_bytes // 1_000_000, unit="MB") as progress:
+            for number in range(-(-n_bytes // FILE_BYTES)):
+                wanted = min(FILE_BYTES, n_bytes - number * FILE_BYTES)
+                with (corpus / f"{number:04}.jsonl").open("w", encoding="utf-8") as file:
+                    made = 0
+                    for domain, text in _documents(pools, random.Random(f"{self.seed} {number}")):
+                        file.write(json.dumps({"text": text, "domain": domain}) + "\n")
+                        made += len(text.encode())
+                        if made >= wanted:
+                            break
+                written += made
+                progress.advance(made // 1_000_000)
+        files.write_json(corpus / "whole.json", {"bytes": written})
+
+    def _curate(self, corpus: Path, directory: Path, run: Run) -> dict[str, float]:
+        command = [sys.executable, str(CONF.parent / "main.py"), "task=curate", *self.curation]
+        command += ["curation/source@curation.sources.files=jsonl", f"curation.sources.files.path={corpus}"]
+        command += ["curation.sources.files.domain_column=domain", "curation.attributes=null"]
+        command += [f"run_dir={directory.resolve()}", "tracker=none"]
+        began, peak = time.monotonic(), 0
+        log = directory.with_suffix(".log")
+        with log.open("w") as output, run.progress(f"curate {corpus.name}", None, unit="seconds") as progress:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+            shown = 0
+            while process.poll() is None:
+                peak = max(peak, resident_bytes(process.pid))
+                time.sleep(POLL_SECONDS)
+                if (passed := int(time.monotonic() - began)) > shown:
+                    progress.advance(passed - shown, gigabytes=peak / 1e9)
+                    shown = passed
+        seconds = time.monotonic() - began
+        if process.returncode:
+            last = (log.read_text(encoding="utf-8").strip().splitlines() or [""])[-1]
+            raise ConfigError("curation", " ".join(self.curation), f"task=curate failed: {last}")
+        summary: dict[str, Any] = files.read_json(directory / "summary.json")
+        documents = summary["documents"]["read"]
+        return {
+            "documents": float(documents),
+            "bytes": float(summary["funnel"][0]["bytes_in"]),
+            "seconds": seconds,
+            "seconds_per_document": seconds / documents,
+            "peak_bytes": float(peak),
+            "kept_documents": float(summary["documents"]["train"] + summary["documents"]["validation"]),
+        }
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and all its descendants, shared pages counted in each (Linux's /proc)."""
+    total = 0
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+    except OSError:
+        return 0
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    total += 1024 * int(found[1]) if found else 0
+    return total + sum(resident_bytes(int(child)) for child in children)
+
+
+def _sentences(path: str) -> list[str]:
+    """Sentences of all text files in a folder."""
+    found: list[str] = []
+    for file in sorted(Path(path).expanduser().glob("*.txt*")):
+        raw = file.read_bytes()
+        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8", "replace")
+        found += [" ".join(one.split()) for one in SENTENCE.split(text)]
+    found = [one for one in found if 20 <= len(one) <= 600]
+    if len(found) < 1000:
+        raise ConfigError(
+            "path", path, f"{len(found)} sentences in its .txt and .txt.gz files; give it more text"
+        )
+    return found
+
+
+def _blocks() -> list[str]:
+    """Pieces of the standard library's sources, cut at blank lines."""
+    folder = Path(sysconfig.get_paths()["stdlib"])
+    found: list[str] = []
+    for file in sorted(folder.glob("*.py")):
+        found += file.read_text(encoding="utf-8", errors="replace").split("\n\n")
+    return [one for one in found if 40 <= len(one) <= 1200]
+
+
+def _documents(pools: dict[str, list[str]], rng: random.Random) -> Iterator[tuple[str, str]]:
+    """Documents of a domain each, without end."""
+    words = [word for one in rng.sample(pools["prose"], 400) for word in one.split()]
+    earlier: list[tuple[str, str]] = []
+    while True:
+        chance = rng.random()
+        if chance < 0.08 and earlier:
+            domain, text = rng.choice(earlier)
+            if chance >= 0.03:
+                text = _edited(text, words, rng, 0.01)
+        elif chance < 0.10:
+            domain, text = "prose", " ".join(rng.choices(words, k=20))
+        else:
+            domain = "code" if rng.random() < 0.15 else "prose"
+            parts, joint = [], "\n\n" if domain == "code" else " "
+            length = 0
+            while length < 2000:
+                parts.append(rng.choice(pools[domain]))
+                length += len(parts[-1])
+            text = _edited(joint.join(parts), words, rng, 1 / 12)
+        if len(earlier) < 2000:
+            earlier.append((domain, text))
+        else:
+            earlier[rng.randrange(2000)] = (domain, text)
+        yield domain, text
+
+
+def _edited(text: str, words: Sequence[str], rng: random.Random, share: float) -> str:
+    """The text with about this share of its words replaced by others."""
+    parts = text.split(" ")
+    for _ in range(max(1, int(share * len(parts)))):
+        parts[rng.randrange(len(parts))] = rng.choice(words)
+    return " ".join(parts)
