@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,6 +72,37 @@ def read_jsonl(paths: Sequence[str], *, key: str) -> Iterator[tuple[Place, dict[
             yield place, row
     if empty:
         raise ConfigError(key, ", ".join(paths), "has no rows")
+
+
+class Weights(NamedTuple):
+    """What a weights file says.
+
+    weights: share of each domain, summing to 1. bytes_per_token: of each domain, None when it does not say.
+    """
+
+    weights: dict[str, float]
+    bytes_per_token: dict[str, float] | None
+
+
+def read_weights(path: str | Path, *, key: str) -> Weights:
+    """The weights by domain in a JSON file, ``{"weights": {NAME: number}, ...}``, as task=doremi leaves it.
+
+    Raises:
+        ConfigError: for `key`, as `read_text` does, and when it holds no such weights.
+    """
+    text = read_text(path, key=key)
+    try:
+        content = json.loads(text)
+        weights = {str(name): float(weight) for name, weight in content["weights"].items()}
+        widths = content.get("bytes_per_token")
+        found = None if widths is None else {name: float(widths[name]) for name in weights}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(key, path, 'no weights file: {"weights": {NAME: number, ...}} is needed') from error
+    numbers = [*weights.values(), *(found or {}).values()]
+    if not all(math.isfinite(one) and one >= 0 for one in numbers) or not sum(weights.values()):
+        raise ConfigError(key, path, "its weights must be numbers from 0, and not all 0")
+    whole = sum(weights.values())
+    return Weights({name: weight / whole for name, weight in weights.items()}, found)
 
 
 def digest(paths: Sequence[str | Path], *, key: str) -> str:
