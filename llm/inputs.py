@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +72,26 @@ def read_jsonl(paths: Sequence[str], *, key: str) -> Iterator[tuple[Place, dict[
             yield place, row
     if empty:
         raise ConfigError(key, ", ".join(paths), "has no rows")
+
+
+def check_weights(weights: Mapping[str, object], key: str, names: Iterable[str] | None = None) -> None:
+    """Refuses weights that are no numbers from 0, or all 0, or of others than `names`.
+
+    Raises:
+        ConfigError: under `key`.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise ConfigError(f"{key}.{name}", weight, "must be a number, 0 or more")
+        if names is not None and name not in names:
+            raise ConfigError(
+                f"{key}.{name}", weight, f"there is none of this name; there are {', '.join(names)}"
+            )
+    for name in names or ():
+        if name not in weights:
+            raise ConfigError(key, dict(weights), f"lacks {name}; give it one (0 leaves it out)")
+    if not any(weights.values()):
+        raise ConfigError(key, dict(weights), "needs at least one above 0")
 
 
 class Weights(NamedTuple):

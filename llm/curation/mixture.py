@@ -10,6 +10,7 @@ import polars as pl
 from pydantic import Field
 
 from llm.curation.base import Corpus, judge, order_key
+from llm.inputs import check_weights
 from llm.types import ConfigError
 
 Group = tuple[str, ...]
@@ -252,19 +253,6 @@ def shares_of(weights: Mapping[str, float], groups: Sequence[Group], key: str) -
             raise ConfigError(f"{key}.{name}", weights[name], mend)
     whole = sum(weights.values())
     return {group: weights[label(group)] / whole for group in groups}
-
-
-def check_weights(weights: Mapping[str, object], key: str) -> None:
-    """Refuses weights that are no numbers from 0, or all 0.
-
-    Raises:
-        ConfigError: under `key`.
-    """
-    for name, weight in weights.items():
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            raise ConfigError(f"{key}.{name}", weight, "must be a number, 0 or more")
-    if not any(weights.values()):
-        raise ConfigError(key, dict(weights), "needs at least one above 0")
 
 
 def _columns(by: str | Sequence[str]) -> list[str]:
