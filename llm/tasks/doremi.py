@@ -18,7 +18,7 @@ from llm.runs.run import Run
 from llm.training.group_dro import Clip, GroupDRO
 from llm.training.losses import NextToken
 from llm.training.trainer import Trainer
-from llm.types import Algorithm, ConfigError, Splits
+from llm.types import Algorithm, ConfigError, Splits, TrainingData
 
 VERSION = 1
 
@@ -26,7 +26,7 @@ VERSION = 1
 def doremi(
     *,
     run: Run,
-    data: MixedData,
+    data: TrainingData,
     model: Callable[..., nn.Module],
     optimizer: Callable[..., torch.optim.Optimizer],
     schedule: Callable[[int, int], float],
@@ -38,7 +38,7 @@ def doremi(
     smoothing: Annotated[float, Field(ge=0, le=1)] = 1e-3,
     clip: Clip = "token",
 ) -> None:
-    """Trains a reference and a proxy model, and writes the weights that the proxy's training ended with.
+    """Trains a reference and a proxy model, and writes the weights that the proxy found.
 
     The reference is trained on the data's own weights. The proxy is trained on all domains in equal parts,
     and its loss is weighted towards the domains where it is still behind the reference
@@ -50,8 +50,8 @@ def doremi(
 
     Args:
         run: Where the outputs go.
-        data: The domains, and the baseline's weights. For the paper's iterated DoReMi give an earlier
-            weights file as `data.weights`.
+        data: A mixture (`llm.data.mixture.MixedData`) of the domains, with the baseline's weights. For the
+            paper's iterated DoReMi give an earlier weights file as `data.weights`.
         model: Makes both models, given the vocabulary size and the longest sequence.
         optimizer: Makes the optimizer from named parameters.
         schedule: Learning-rate multiplier from (step, total steps).
@@ -64,8 +64,10 @@ def doremi(
         clip: `token` as in the paper; `domain` lets what neither model can learn cancel out first.
 
     Raises:
-        ConfigError: there is one domain only, or a step is not one micro-batch of one process.
+        ConfigError: there are not two domains, or a step is not one micro-batch of one process.
     """
+    if not isinstance(data, MixedData):
+        raise ConfigError("data", type(data).__name__, "is of one domain: choose data=mixture")
     _require_whole_batches(trainer, data)
     fit = _Fitting(run, model, {"optimizer": optimizer, "schedule": schedule, "parallelism": parallelism,
                                 "precision": precision, "checkpoint": checkpointing}, trainer)  # fmt: skip
@@ -78,32 +80,10 @@ def doremi(
     even = data.reweighted(dict.fromkeys(names, 1.0))
     history = _History(names)
     fit("proxy", algorithm, even.load(_no_tokenizer, run.directory / "data" / "proxy"), history)
-    weights = train.phases[-1].weights
-    baseline = {name: weights[name] / sum(weights.values()) for name in names}
-    widths = {name: dataset.bytes_per_target for name, dataset in train.domains.items()}
-    files.write_json(
-        run.directory / "weights.json",
-        {
-            "weights": algorithm.average,
-            "bytes_per_token": widths if None not in widths.values() else None,
-            "sequences": train.sizes,
-            "baseline": baseline,
-            "last": dict(zip(names, algorithm.weights.tolist(), strict=True)),
-            "settings": {
-                "steps": trainer.max_steps,
-                "batch_size": trainer.batch_size,
-                "seq_len": data.seq_len,
-                "step_size": step_size,
-                "smoothing": smoothing,
-                "clip": clip,
-                "seed": run.seed,
-                "n_params": count_parameters(reference),
-            },
-        },
-    )
-    picture = domain_weights.draw(history.weights, algorithm.average, baseline)
-    files.write_bytes(run.directory / "weights.png", picture)
-    _conclude(run, algorithm.average, baseline)
+    settings = {"steps": trainer.max_steps, "batch_size": trainer.batch_size, "seq_len": data.seq_len,
+                "step_size": step_size, "smoothing": smoothing, "clip": clip, "seed": run.seed,
+                "n_params": count_parameters(reference)}  # fmt: skip
+    _conclude(run, train, algorithm, history, settings)
 
 
 def _require_whole_batches(trainer: Trainer, data: MixedData) -> None:
@@ -165,8 +145,24 @@ def _no_tokenizer(_: object) -> Any:
     raise AssertionError("packed data have a tokenizer")
 
 
-def _conclude(run: Run, weights: Mapping[str, float], baseline: Mapping[str, float]) -> None:
-    rows = [[name, baseline[name], weights[name]] for name in sorted(weights, key=lambda n: -weights[n])]
+def _conclude(
+    run: Run, train: MixedSequences, algorithm: GroupDRO, history: _History, settings: Mapping[str, Any]
+) -> None:
+    weights, names = algorithm.average, algorithm.names
+    given = train.phases[-1].weights
+    baseline = {name: given[name] / sum(given.values()) for name in names}
+    widths = {name: dataset.bytes_per_target for name, dataset in train.domains.items()}
+    content = {
+        "weights": weights,
+        "bytes_per_token": None if None in widths.values() else widths,
+        "sequences": train.sizes,
+        "baseline": baseline,
+        "last": dict(zip(names, algorithm.weights.tolist(), strict=True)),
+        "settings": settings,
+    }
+    files.write_json(run.directory / "weights.json", content)
+    files.write_bytes(run.directory / "weights.png", domain_weights.draw(history.weights, weights, baseline))
+    rows = [[name, baseline[name], weights[name]] for name in sorted(names, key=lambda one: -weights[one])]
     run.log_table("weights", ["domain", "baseline", "weight"], rows)
     run.summary |= {f"weight/{name}": weight for name, weight in weights.items()}
     for name, before, after in rows:
