@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,57 @@ def read_jsonl(paths: Sequence[str], *, key: str) -> Iterator[tuple[Place, dict[
             yield place, row
     if empty:
         raise ConfigError(key, ", ".join(paths), "has no rows")
+
+
+def check_weights(weights: Mapping[str, object], key: str, names: Iterable[str] | None = None) -> None:
+    """Refuses weights that are no numbers from 0, or all 0, or of others than `names`.
+
+    Raises:
+        ConfigError: under `key`.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+            raise ConfigError(f"{key}.{name}", weight, "must be a number, 0 or more")
+        if names is not None and name not in names:
+            raise ConfigError(
+                f"{key}.{name}", weight, f"there is none of this name; there are {', '.join(names)}"
+            )
+    for name in names or ():
+        if name not in weights:
+            raise ConfigError(key, dict(weights), f"lacks {name}; give it one (0 leaves it out)")
+    if not any(weights.values()):
+        raise ConfigError(key, dict(weights), "needs at least one above 0")
+
+
+class Weights(NamedTuple):
+    """What a weights file says.
+
+    weights: share of each domain, summing to 1. bytes_per_token: of each domain, None when it does not say.
+    """
+
+    weights: dict[str, float]
+    bytes_per_token: dict[str, float] | None
+
+
+def read_weights(path: str | Path, *, key: str) -> Weights:
+    """The weights by domain in a JSON file, ``{"weights": {NAME: number}, ...}``, as task=doremi leaves it.
+
+    Raises:
+        ConfigError: for `key`, as `read_text` does, and when it holds no such weights.
+    """
+    text = read_text(path, key=key)
+    try:
+        content = json.loads(text)
+        weights = {str(name): float(weight) for name, weight in content["weights"].items()}
+        widths = content.get("bytes_per_token")
+        found = None if widths is None else {name: float(widths[name]) for name in weights}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ConfigError(key, path, 'no weights file: {"weights": {NAME: number, ...}} is needed') from error
+    numbers = [*weights.values(), *(found or {}).values()]
+    if not all(math.isfinite(one) and one >= 0 for one in numbers) or not sum(weights.values()):
+        raise ConfigError(key, path, "its weights must be numbers from 0, and not all 0")
+    whole = sum(weights.values())
+    return Weights({name: weight / whole for name, weight in weights.items()}, found)
 
 
 def digest(paths: Sequence[str | Path], *, key: str) -> str:

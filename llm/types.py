@@ -68,6 +68,7 @@ class Batch:
     True where a token may be attended to, None when all may (left-padded generation).
     documents: number of the document each token belongs to, where several share a row and must not see each
     other; None where each row is one. source, source_padding: what an encoder reads, and where it is text.
+    domains: number of the domain each row is from, where a mixture of several is read.
     A preference batch stacks rows: the first half chosen, the second half rejected, in the same order.
     """
 
@@ -78,6 +79,7 @@ class Batch:
     documents: Int[Tensor, "B T"] | None = None
     source: Int[Tensor, "B C"] | None = None
     source_padding: Bool[Tensor, "B C"] | None = None
+    domains: Int[Tensor, " B"] | None = None
 
     @property
     def n_tokens(self) -> int:

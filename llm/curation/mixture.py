@@ -1,115 +1,262 @@
-"""Weights over domains: which share of the training bytes each one gets."""
+"""Mixtures: which share of the training bytes each domain or language gets."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import order_key
+from llm.curation.base import Corpus, judge, order_key
+from llm.inputs import check_weights
 from llm.types import ConfigError
 
+Group = tuple[str, ...]
+"""A document's values in the balanced columns: a domain, or a domain and a language."""
 
-class DomainMixture:
-    """Down-samples, or repeats, documents until domains have the wanted shares of the UTF-8 bytes.
+UNKNOWN = "unknown"
+"""The group of documents without a value, as those whose language was not recognised."""
 
-    Without repetition the total is the largest the scarcest domain allows. With it the total stays that of
-    the input and scarce domains are repeated, up to a limit: Muennighoff et al. 2023, "Scaling
-    Data-Constrained Language Models", section 5, find up to four epochs nearly as good as new data.
+
+class Mixture(ABC):
+    """Leaves documents out, or repeats them, until groups of them have the wanted bytes.
+
+    A scheme says in `targets` how many UTF-8 bytes each group is to end with. A group is passed through
+    whole as often as that allows, and the first documents of a seeded order once more. Implements
+    `llm.curation.base.CorpusStep`; `decide` holds some 80 bytes a document, and no text.
 
     Args:
-        weights: Domain to weight; only their proportions matter. 0 removes a domain.
+        by: Column that is balanced, or several: `domain`, or one that a step has added, as `language`.
         max_repeats: Copies of a document at most; 1 never repeats.
         seed: Chooses which documents go or are repeated once more.
     """
 
-    def __init__(
-        self, weights: Mapping[str, float], max_repeats: Annotated[int, Field(ge=1)] = 1, seed: int = 0
-    ) -> None:
-        self.check_arguments(weights)
-        self.weights, self.max_repeats, self.seed = dict(weights), max_repeats, seed
+    def __init__(self, by: str | Sequence[str], max_repeats: int, seed: int) -> None:
+        self.by = _columns(by)
+        self.max_repeats, self.seed = max_repeats, seed
 
-    @staticmethod
-    def check_arguments(weights: Mapping[str, float]) -> None:
-        """Weights are numbers from 0, and not all 0.
+    @abstractmethod
+    def targets(self, n_bytes: Mapping[Group, int]) -> Mapping[Group, float]:
+        """Bytes each group should end with.
+
+        Args:
+            n_bytes: what each group of the corpus has, at least 1, in alphabetic order.
 
         Raises:
-            ConfigError: they are not. Key `weights`.
+            ConfigError: the groups are not those the scheme is told of.
         """
-        for domain, weight in weights.items():
-            if (
-                isinstance(weight, bool)
-                or not isinstance(weight, (int, float))
-                or not 0 <= weight < float("inf")
-            ):
-                raise ConfigError(f"weights.{domain}", weight, "must be a number, 0 or more")
-        if not any(weights.values()):
-            raise ConfigError("weights", dict(weights), "needs at least one domain above 0")
 
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
-        """Adds `copies` beside the usual columns: how often a kept document stands in the result.
+        """Judges documents in memory; see `apply`."""
+        return judge(self, documents.collect()).lazy()
+
+    def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """Of each document its group, its size and its place in the seeded order.
 
         Raises:
-            ConfigError: a domain of the corpus has no weight, or a weight no domain. Key `weights`.
+            ConfigError: the documents have no such column. Key `by`.
         """
-        frame = documents.collect()
-        sizes = (
-            frame.group_by("domain").agg(pl.col("text").str.len_bytes().sum().alias("bytes")).sort("domain")
+        for name in self.by:
+            if name not in documents.columns:
+                mend = f"the documents have no such column; they have {', '.join(documents.columns)}"
+                raise ConfigError("by", name, f"{mend}: a step may add it, as curation/step=language does")
+        order = [order_key(self.seed, "mixture", one) for one in documents["id"]]
+        return documents.select(
+            pl.int_range(pl.len(), dtype=pl.UInt32).alias("row"),
+            pl.Series("order", order, pl.Int64),
+            pl.col("text").str.len_bytes().cast(pl.UInt32).alias("n_bytes"),
+            *(pl.col(name).cast(pl.String).fill_null(UNKNOWN).alias(to) for name, to in self._renamed()),
         )
-        n_bytes = {domain: max(1, size) for domain, size in sizes.iter_rows()}
-        targets = self._targets(n_bytes)
-        order = [order_key(self.seed, "mixture", one) for one in frame["id"]]
-        ranked = (
-            frame.with_row_index("_row")
-            .with_columns(pl.Series("_order", order, pl.Int64), pl.col("text").str.len_bytes().alias("_size"))
-            .sort("_order", "id")
-            .with_columns(
-                pl.col("domain").replace_strict(targets, return_dtype=pl.Float64).alias("_target"),
-                pl.col("domain").replace_strict(n_bytes, return_dtype=pl.Float64).alias("_domain_bytes"),
-                pl.col("_size").cum_sum().over("domain").alias("_until"),
-            )
-            # whole passes over the domain, and one more for the first documents of its order
-            .with_columns((pl.col("_target") / pl.col("_domain_bytes")).floor().alias("_passes"))
-            .with_columns((pl.col("_target") - pl.col("_passes") * pl.col("_domain_bytes")).alias("_rest"))
-            .with_columns(
-                (pl.col("_passes") + (pl.col("_until") <= pl.col("_rest") + 1e-6).cast(pl.Float64))
-                .cast(pl.Int64)
-                .clip(0, self.max_repeats)
-                .alias("copies")
-            )
-            .sort("_row")
+
+    def decide(self, corpus: Corpus) -> pl.DataFrame:
+        """`copies` of each document that is not to stay once, and `score`, how often its group passes.
+
+        Raises:
+            ConfigError: as `targets`.
+        """
+        notes, columns = corpus.scan(), [to for _, to in self._renamed()]
+        sizes = notes.group_by(columns).agg(pl.col("n_bytes").cast(pl.Int64).sum()).sort(columns).collect()
+        n_bytes = {tuple(group): max(1, size) for *group, size in sizes.iter_rows()}
+        targets = self.targets(n_bytes)
+        numbers = sizes.select(columns).with_row_index("group")
+        places = (
+            notes.join(numbers.lazy(), on=columns)
+            .select("group", "shard", "row", "order", "n_bytes")
+            .collect()
+            .partition_by("group", as_dict=True, include_key=False)
         )
-        copies = pl.col("copies")
+        found = [pl.DataFrame(schema=_DECISIONS)]
+        for number, group in enumerate(n_bytes):
+            found.append(self._copies(places.pop((number,)), targets[group], n_bytes[group]))
+        return pl.concat(found)
+
+    def _copies(self, members: pl.DataFrame, target: float, n_bytes: int) -> pl.DataFrame:
+        """Decisions on one group that has `n_bytes` and is to have `target`."""
+        members = members.sort("order", "shard", "row")
+        # whole passes over the group, and one more for the first documents of its order
+        passes = target / n_bytes // 1
+        rest = target - passes * n_bytes
+        until = members["n_bytes"].cast(pl.Int64).cum_sum()
+        n_more = int((until <= rest + 1e-6).sum())
+        often, seldom = (min(int(passes) + more, self.max_repeats) for more in (1, 0))
+        parts = [(members.head(n_more), often), (members.tail(members.height - n_more), seldom)]
+        changed = [
+            part.select("shard", "row", pl.lit(n, pl.UInt32).alias("copies"), score=target / n_bytes)
+            for part, n in parts
+            if n != 1
+        ]
+        return pl.concat([pl.DataFrame(schema=_DECISIONS), *changed])
+
+    def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+        """Adds `copies` beside the usual columns: how often a kept document stands in the result.
+
+        `score` is, for a document that is left out or repeated, the bytes its group is to have over those
+        it has.
+        """
+        found = decisions.rename({"copies": "_copies", "score": "_score"})
+        copies = pl.col("_copies").fill_null(1).cast(pl.Int64)
         return (
-            ranked.lazy()
+            documents.with_row_index("_row")
+            .join(found, left_on="_row", right_on="row", how="left", maintain_order="left")
             .with_columns(
+                copies.alias("copies"),
                 (copies > 0).alias("keep"),
                 pl.when(copies == 0)
                 .then(pl.lit("down_sampled"))
                 .when(copies > 1)
                 .then(pl.lit("repeated"))
                 .alias("reason"),
-                (pl.col("_target") / pl.col("_domain_bytes")).alias("score"),
+                pl.col("_score").alias("score"),
                 pl.lit(None, pl.String).alias("match"),
             )
-            .drop("_row", "_order", "_size", "_target", "_domain_bytes", "_until", "_passes", "_rest")
+            .drop("_row", "_copies", "_score")
         )
 
-    def _targets(self, n_bytes: Mapping[str, int]) -> dict[str, float]:
-        """Bytes each domain should end with."""
-        for domain in n_bytes:
-            if domain not in self.weights:
-                raise ConfigError(
-                    "weights", self.weights, f"lacks the domain {domain!r}; give it one (0 removes it)"
-                )
-        for domain in self.weights:
-            if domain not in n_bytes:
-                mend = f"is not a domain of the corpus; it has {', '.join(n_bytes)}"
-                raise ConfigError(f"weights.{domain}", self.weights[domain], mend)
-        whole = sum(self.weights.values())
-        shares = {domain: self.weights[domain] / whole for domain in n_bytes}
-        limits = [self.max_repeats * n_bytes[d] / share for d, share in shares.items() if share > 0]
-        total = min([*limits, sum(n_bytes.values())] if self.max_repeats > 1 else limits)
-        return {domain: share * total for domain, share in shares.items()}
+    def _renamed(self) -> list[tuple[str, str]]:
+        """The balanced columns and what the notes call them."""
+        return [(name, f"group_{number}") for number, name in enumerate(self.by)]
+
+
+_DECISIONS = {"shard": pl.UInt32, "row": pl.UInt32, "copies": pl.UInt32, "score": pl.Float64}
+
+
+class DomainMixture(Mixture):
+    """Fixed weights: groups get the wanted shares of the bytes.
+
+    Without repetition the total is the largest the scarcest group allows. With it the total stays that of
+    the input and scarce groups are repeated, up to a limit: Muennighoff et al. 2023, "Scaling
+    Data-Constrained Language Models", section 5, find up to four epochs nearly as good as new data.
+
+    Args:
+        weights: Group to weight; only their proportions matter. 0 removes a group. With several columns
+            either by their values joined, ``{docs/en: 3, docs/de: 1}``, or weights for each column,
+            ``{domain: {docs: 3, code: 1}, language: {en: 2, de: 1}}``: the first column's shares are then
+            exact, and each of them is divided by the next column's weights among the values found there.
+        max_repeats: Copies of a document at most; 1 never repeats.
+        seed: Chooses which documents go or are repeated once more.
+        by: Column that is balanced, or several.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, float | Mapping[str, float]],
+        max_repeats: Annotated[int, Field(ge=1)] = 1,
+        seed: int = 0,
+        by: str | list[str] = "domain",
+    ) -> None:
+        self.check_arguments(weights, by)
+        super().__init__(by, max_repeats, seed)
+        self.weights = dict(weights)
+
+    @staticmethod
+    def check_arguments(weights: Mapping[str, object], by: str | list[str] = "domain") -> None:
+        """Weights are numbers from 0, and not all 0; or such weights for each column.
+
+        Raises:
+            ConfigError: they are not. Key `weights`.
+        """
+        columns = _columns(by)
+        if not any(isinstance(weight, Mapping) for weight in weights.values()):
+            check_weights(weights, "weights")
+            return
+        if set(weights) != set(columns):
+            mend = f"weights for each column need the columns of by: {', '.join(columns)}"
+            raise ConfigError("weights", ", ".join(weights), mend)
+        for name, inner in weights.items():
+            if not isinstance(inner, Mapping):
+                raise ConfigError(f"weights.{name}", inner, "must be weights, as those of the other columns")
+            check_weights(inner, f"weights.{name}")
+
+    def targets(self, n_bytes: Mapping[Group, int]) -> dict[Group, float]:
+        """The wanted shares of the largest total there is.
+
+        Raises:
+            ConfigError: a group of the corpus has no weight, or a weight no group. Key `weights`.
+        """
+        nested = {name: one for name, one in self.weights.items() if isinstance(one, Mapping)}
+        flat = {name: one for name, one in self.weights.items() if not isinstance(one, Mapping)}
+        shares = self._divided(list(n_bytes), nested) if nested else shares_of(flat, list(n_bytes), "weights")
+        return scaled(shares, n_bytes, self.max_repeats)
+
+    def _divided(
+        self, groups: Sequence[Group], weights: Mapping[str, Mapping[str, float]]
+    ) -> dict[Group, float]:
+        """Shares by the weights of each column in turn."""
+        shares: dict[Group, float] = {(): 1.0}
+        for place, name in enumerate(self.by):
+            here = weights[name]
+            shares_of(here, [(value,) for value in sorted({g[place] for g in groups})], f"weights.{name}")
+            divided: dict[Group, float] = {}
+            for before, share in shares.items():
+                values = sorted({g[place] for g in groups if g[:place] == before})
+                whole = sum(here[value] for value in values)
+                if share and not whole:
+                    mend = f"all are 0 that occur in {label(before)}: {', '.join(values)}"
+                    raise ConfigError(f"weights.{name}", dict(here), mend)
+                divided |= {(*before, v): share * here[v] / whole if share else 0.0 for v in values}
+            shares = divided
+        return shares
+
+
+def label(group: Group) -> str:
+    """How a group is written in a config: ``docs/en``."""
+    return "/".join(group)
+
+
+def scaled(
+    shares: Mapping[Group, float], n_bytes: Mapping[Group, int], max_repeats: int
+) -> dict[Group, float]:
+    """Bytes by group: these shares of the largest total that `max_repeats` passes over each group allow.
+
+    With repetition the total is not more than the corpus has.
+    """
+    limits = [max_repeats * n_bytes[group] / share for group, share in shares.items() if share > 0]
+    total = min([*limits, sum(n_bytes.values())] if max_repeats > 1 else limits)
+    return {group: share * total for group, share in shares.items()}
+
+
+def shares_of(weights: Mapping[str, float], groups: Sequence[Group], key: str) -> dict[Group, float]:
+    """Weights by label as shares by group.
+
+    Raises:
+        ConfigError: a group has no weight, or a weight no group. Key `key`.
+    """
+    labels = [label(group) for group in groups]
+    for name in labels:
+        if name not in weights:
+            raise ConfigError(key, dict(weights), f"lacks the group {name!r}; give it one (0 removes it)")
+    for name in weights:
+        if name not in labels:
+            mend = f"is no group of the corpus; it has {', '.join(labels)}"
+            raise ConfigError(f"{key}.{name}", weights[name], mend)
+    whole = sum(weights.values())
+    return {group: weights[label(group)] / whole for group in groups}
+
+
+def _columns(by: str | Sequence[str]) -> list[str]:
+    columns = [by] if isinstance(by, str) else list(by)
+    if not columns or len(set(columns)) < len(columns):
+        raise ConfigError("by", list(by), "must be a column, or several that differ")
+    return columns

@@ -30,6 +30,15 @@ class Shiftable(Protocol):
         ...
 
 
+@runtime_checkable
+class SelfOrdered(Protocol):
+    """A dataset that says itself which of its sequences come when, as a mixture of several does."""
+
+    def drawn(self, numbers: range, batch_size: int, seed: int) -> Batch:
+        """The sequences of these numbers; step s has s * batch_size up to (s + 1) * batch_size."""
+        ...
+
+
 class Loader:
     """Batches of a dataset in a fresh random order each epoch.
 
@@ -38,7 +47,8 @@ class Loader:
     the end of an epoch, no batch is short, and every epoch holds every sequence once.
 
     Args:
-        dataset: what to draw from. A `Shiftable` one is also shifted by a random offset each epoch.
+        dataset: what to draw from. A `Shiftable` one is also shifted by a random offset each epoch; a
+            `SelfOrdered` one is asked for the numbers themselves.
         batch_size: sequences (or pairs) in an optimizer step, over all ranks and micro-batches.
         seed: of the order.
     """
@@ -48,6 +58,7 @@ class Loader:
             raise ConfigError("batch_size", batch_size, "must be at least 1")
         assert len(dataset) > 0, "an empty dataset is refused where it is loaded"
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self._permutation = lru_cache(maxsize=2)(permutation)  # a step may cross the end of an epoch
 
     def batch(self, step: int, micro: int = 0, n_micro: int = 1, rank: int = 0, world: int = 1) -> Batch:
         """The part of step `step` that rank `rank` of `world` computes in micro-batch `micro` of `n_micro`.
@@ -55,19 +66,29 @@ class Loader:
         Raises:
             ConfigError: when there are fewer sequences than ranks times micro-batches.
         """
-        drawn = self.indices(step, micro, n_micro, rank, world)
+        numbers = self._numbers(step, micro, n_micro, rank, world)
+        if isinstance(self.dataset, SelfOrdered):
+            return self.dataset.drawn(numbers, self.batch_size, self.seed)
+        return self.sequences(numbers)
+
+    def sequences(self, numbers: Sequence[int]) -> Batch:
+        """The sequences of these numbers, in ascending order."""
+        drawn = [self._index(number) for number in numbers]
         if not isinstance(self.dataset, Shiftable):
             return self.dataset.batch([index for _, index in drawn])
         parts = []
         for epoch, group in groupby(drawn, key=lambda pair: pair[0]):
             shifted = self.dataset.shifted(self._offset(epoch))
             parts.append(shifted.batch([index for _, index in group]))
-        return parts[0] if len(parts) == 1 else _joined(parts)
+        return joined(parts)
 
     def indices(
         self, step: int, micro: int = 0, n_micro: int = 1, rank: int = 0, world: int = 1
     ) -> list[tuple[int, int]]:
         """Epoch and number of each sequence of `batch`, in order."""
+        return [self._index(number) for number in self._numbers(step, micro, n_micro, rank, world)]
+
+    def _numbers(self, step: int, micro: int, n_micro: int, rank: int, world: int) -> range:
         assert 0 <= micro < n_micro
         assert 0 <= rank < world
         n_shards = n_micro * world
@@ -76,9 +97,11 @@ class Loader:
             raise ConfigError("batch_size", self.batch_size, mend)
         shard = micro * world + rank
         first, last = (self.batch_size * edge // n_shards for edge in (shard, shard + 1))
-        numbers = range(step * self.batch_size + first, step * self.batch_size + last)
-        n = len(self.dataset)
-        return [(g // n, int(permutation(n, self.seed, g // n)[g % n])) for g in numbers]
+        return range(step * self.batch_size + first, step * self.batch_size + last)
+
+    def _index(self, number: int) -> tuple[int, int]:
+        epoch, place = divmod(number, len(self.dataset))
+        return epoch, int(self._permutation(len(self.dataset), self.seed, epoch)[place])
 
     def _offset(self, epoch: int) -> int:
         return int(_bits(1, self.seed, epoch, 1)[0] % LARGEST_OFFSET)
@@ -114,7 +137,6 @@ class InOrder(Sequence[Batch]):
         return self.dataset.batch(range(start, min(start + self.batch_size, self.n)))
 
 
-@lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of `n` sequences in an epoch.
 
@@ -132,8 +154,10 @@ def _bits(n: int, seed: int, epoch: int, stream: int) -> NDArray[np.uint64]:
     return np.asarray(np.random.PCG64(words).random_raw(n), dtype=np.uint64)
 
 
-def _joined(parts: Sequence[Batch]) -> Batch:
+def joined(parts: Sequence[Batch]) -> Batch:
     """Batches of one length, as one."""
+    if len(parts) == 1:
+        return parts[0]
 
     def together(name: str) -> torch.Tensor | None:
         found = [value for part in parts if (value := getattr(part, name)) is not None]
