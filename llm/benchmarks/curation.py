@@ -1,4 +1,4 @@
-"""A corpus larger than memory, curated: how much memory that takes, and whether a document still costs the same."""
+"""A corpus larger than memory, curated: what memory that takes, and whether documents still cost the same."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Size = Annotated[int, Field(ge=1_000_000)]
 class CurationAtScale:
     """Curates a small and a large corpus by the command line, each in a process that is watched from outside.
 
-    The corpora are made from real prose and the standard library's sources with seeded edits: documents of about
-    2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve replaced; of
-    them 3 % repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
+    The corpora are made from real prose and the standard library's sources with seeded edits: documents of
+    about 2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve
+    replaced; 3 % of them repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
 
     Args:
         path: Folder of texts (.txt, .txt.gz) to make the prose from.

@@ -167,10 +167,10 @@ class OnTraining:
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """Training documents as the step wants them, held-out ones as they are, in their order."""
-        numbered = documents.with_row_index("_row")
+        numbered = documents.with_row_index("_place")
         judged = self.step.apply(numbered.filter(~pl.col("held_out")), decisions)
         others = nothing_said(numbered.filter("held_out"))
-        return pl.concat([judged, others], how="diagonal").sort("_row").drop("_row")
+        return pl.concat([judged, others], how="diagonal").sort("_place").drop("_place")
 
 
 class Leaking:

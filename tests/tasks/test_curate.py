@@ -150,7 +150,7 @@ def test_every_document_is_accounted_for(tmp_path: Path):
     assert "exact_dedup: 281 -> 261 documents" in log
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["documents"]["read"] == 281
-    assert summary["funnel"][1]["reasons"] == {"too_few_words": 1}
+    assert summary["funnel"][2]["reasons"] == {"too_few_words": 1}
 
 
 def test_near_duplicates_of_training_leave_validation(tmp_path: Path):
