@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field
 
-from llm.curation.base import DocumentedObject
+from llm.curation.band_notes import Notes, Numbers, take_notes
+from llm.curation.base import Corpus, DocumentedObject, judge
+from llm.curation.clusters import spans
+from llm.curation.minhash import MinHash
 from llm.curation.near_duplicates import copies_of
+from llm.curation.near_search import Repeats, annotated, band_buckets, collapse, described, meeting
 from llm.curation.questions import normalised
+from llm.curation.shingles import Shingler
+from llm.curation.verification import Compared, ShingleSets
 
 Leak = tuple[str, str | None, float]
 """(reason, id of what it repeats when one is known, similarity)."""
 
 
+N_BANDS, N_ROWS = 40, 3
+"""The bands miss one in 200 pairs of similarity 0.5, and hardly any above 0.6."""
+
+MOST_SOURCES = 64
+"""So many different training documents of one band a validation document is compared with."""
+
+
 class LeakRemoval:
     """Finds validation texts that repeat training ones: copied documentation, mirrored pages.
 
-    Candidates by MinHash, decided by exact Jaccard similarity of word shingles.
+    Candidates by MinHash, decided by exact Jaccard similarity of word shingles. Documents are taken as a
+    corpus of both sides, in which the column `held_out` marks validation; see `CorpusStep`.
 
     Args:
         threshold: Similarity from which a text counts as a copy.
@@ -32,20 +48,34 @@ class LeakRemoval:
         n_words: Annotated[int, Field(ge=1)] = 4,
     ) -> None:
         self.threshold, self.n_words = threshold, n_words
+        self.shingler, self.minhash = Shingler("word", n_words), MinHash(N_BANDS, N_ROWS, seed=0)
+
+    def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """Band hashes, and which side each document is on."""
+        notes = take_notes(documents["text"], self.shingler, self.minhash)
+        return notes.with_columns((~documents["held_out"])[notes["row"]].alias("in_training"))
+
+    def decide(self, corpus: Corpus) -> pl.DataFrame:
+        """`shard, row, reason, score, match` of validation documents that nearly repeat a training one."""
+        notes = Notes.of(corpus, priority="in_training")  # so training documents have the lower numbers
+        found = find_sources(notes, self.shingler, self.threshold)
+        reason = pl.repeat("near_duplicate_of_train", len(found.gone), dtype=pl.String, eager=True)
+        return described(notes, found, reason)
+
+    def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+        """`match` is the training document that is most alike, the first of several."""
+        return annotated(documents, decisions)
 
     def among_documents(self, train: pl.DataFrame, validation: pl.DataFrame) -> dict[str, Leak]:
-        """Leaks among documents, by validation id."""
-        found = copies_of(
-            train["text"].to_list(),
-            validation["text"].to_list(),
-            threshold=self.threshold,
-            n_words=self.n_words,
-        )
-        names = train["id"].to_list()
+        """Leaks among documents in memory, by validation id."""
+        sides = [
+            side.select("id", "text", pl.lit(held).alias("held_out"))
+            for side, held in ((train, False), (validation, True))
+        ]
+        found = judge(self, pl.concat(sides)).filter(~pl.col("keep"))
         return {
-            one: ("near_duplicate_of_train", names[match[0]], match[1])
-            for one, match in zip(validation["id"], found, strict=True)
-            if match is not None
+            one: (reason, match, score)
+            for one, reason, match, score in found.select("id", "reason", "match", "score").iter_rows()
         }
 
     def among_objects(
@@ -82,6 +112,47 @@ class LeakRemoval:
             if twin is not None:
                 leaks[one.name] = ("same_object_as_in_train", f"docs:{twin}", 1.0)
         return leaks
+
+
+def find_sources(notes: Notes, shingler: Shingler, threshold: float) -> Repeats:
+    """For each validation document that nearly repeats training ones, the one it is most like."""
+    n_train = int(notes.column("in_training").sum())
+    alone, originals, copies = collapse(notes)
+    score, source = np.zeros(len(notes)), np.zeros(len(notes), np.int64)
+    copied = (originals < n_train) & (copies >= n_train)
+    score[copies[copied]], source[copies[copied]] = 1.0, originals[copied]
+    compared = Compared()
+
+    def relevant(first: Numbers, last: Numbers) -> NDArray[np.bool_]:
+        return (first < n_train) & (last >= n_train)
+
+    with ShingleSets(notes, meeting(notes, alone, N_BANDS, relevant), shingler) as sets:
+        for band in range(N_BANDS):
+            for train, held in _across(*band_buckets(notes, alone, band, relevant), n_train):
+                train, held = compared.new(train, held)
+                alike = sets.similar(train, held, threshold)
+                # no validation document is twice in a batch
+                better = alike > score[held]
+                better |= (alike == score[held]) & (train < source[held])
+                better &= alike >= threshold
+                score[held[better]], source[held[better]] = alike[better], train[better]
+            compared.next_band()
+    again = ~copied & (copies >= n_train)
+    score[copies[again]], source[copies[again]] = score[originals[again]], source[originals[again]]
+    gone = np.flatnonzero(score)
+    return Repeats(gone, source[gone], score[gone])
+
+
+def _across(members: Numbers, bucket: Numbers, n_train: int) -> Iterator[tuple[Numbers, Numbers]]:
+    """Each validation document of a bucket with the first training documents there."""
+    first, _ = spans(bucket)
+    held = np.flatnonzero(members >= n_train)
+    for distance in range(MOST_SOURCES):
+        places = first[held] + distance
+        held, places = held[members[places] < n_train], places[members[places] < n_train]
+        if not len(held):
+            return
+        yield members[places], members[held]
 
 
 def remover(leaks: Mapping[str, Leak]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
