@@ -87,7 +87,7 @@ class Notes:
         first = int(bounds[n_shards])
         if priority is not None and first < bounds[-1]:
             values = _column(corpus, range(n_shards, len(corpus.surveys)), priority)
-            order[first:] = first + np.argsort(-values, kind="stable")
+            order[first:] = first + np.argsort(-values.astype(np.float64), kind="stable")
         return cls(corpus, order, bounds[1:], n_shards)
 
     def __len__(self) -> int:
