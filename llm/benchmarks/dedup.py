@@ -110,9 +110,10 @@ def datatrove_side(
     """datatrove's signatures, buckets, clusters and filter; `words` replaces its tokenizer.
 
     Raises:
-        ConfigError: datatrove is not installed.
+        ConfigError: datatrove or spacy is not installed.
     """
     try:
+        import spacy  # noqa: F401  (datatrove cuts words with it)
         from datatrove.data import Document
         from datatrove.pipeline.dedup.minhash import (
             MinhashConfig,
@@ -123,7 +124,7 @@ def datatrove_side(
         )
         from datatrove.utils.logging import logger
     except ImportError:
-        raise _missing("datatrove") from None
+        raise _missing("datatrove, with spacy,") from None
     logger.disable("datatrove")
     documents = [Document(text, str(number)) for number, text in enumerate(texts)]
     config = MinhashConfig()
@@ -179,7 +180,7 @@ def datasketch_side(texts: Sequence[str], step: NearDedup) -> Callable[[], objec
 
 
 def _missing(package: str) -> ConfigError:
-    return ConfigError("benchmark", "dedup", f"needs the package {package}: pip install -e '.[dev]'")
+    return ConfigError("benchmark", "dedup", f"needs {package}: pip install -e '.[dev]'")
 
 
 def _write(texts: Sequence[str], folder: Path) -> list[tuple[Path, pl.DataFrame]]:

@@ -49,7 +49,7 @@ def plant(n_documents: int, seed: int, n_words: int = 5) -> Planted:
         wanted = chance.uniform(low, high)
         documents.append(_changed(documents[number], wanted, n_words, chance))
     order = chance.permutation(n_documents)
-    return Planted([_prose(known[documents[i]], chance) for i in order], n_near, n_hard)
+    return Planted([_prose(known[documents[i]].tolist(), chance) for i in order], n_near, n_hard)
 
 
 def true_pairs(texts: Sequence[str], n_words: int, threshold: float) -> dict[tuple[int, int], float]:
@@ -84,10 +84,12 @@ def true_pairs(texts: Sequence[str], n_words: int, threshold: float) -> dict[tup
 
 
 def _known_words(chance: np.random.Generator) -> NDArray[np.str_]:
-    found: dict[str, None] = {}
-    while len(found) < N_KNOWN_WORDS:
-        found["".join(chance.choice(LETTERS, chance.integers(2, 9)))] = None
-    return np.array(list(found))
+    """Different words of two to eight letters, in a random order."""
+    n_drawn = 2 * N_KNOWN_WORDS  # some come twice
+    letters = chance.choice(LETTERS, (n_drawn, 8))
+    lengths = chance.integers(2, 9, n_drawn)
+    drawn = ("".join(row[:length]) for row, length in zip(letters.tolist(), lengths.tolist(), strict=True))
+    return np.array(list(dict.fromkeys(drawn))[:N_KNOWN_WORDS])
 
 
 def _changed(

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import Field
 
-from llm.curation.band_notes import Notes, Numbers, take_notes
+from llm.curation.band_notes import Notes, take_notes
 from llm.curation.base import Corpus, DocumentedObject, judge
-from llm.curation.clusters import spans
 from llm.curation.minhash import MinHash
-from llm.curation.near_duplicates import copies_of
-from llm.curation.near_search import Repeats, annotated, band_buckets, collapse, described, meeting
+from llm.curation.near_search import annotated, described, find_sources
 from llm.curation.questions import normalised
 from llm.curation.shingles import Shingler
-from llm.curation.verification import Compared, ShingleSets
 
 Leak = tuple[str, str | None, float]
 """(reason, id of what it repeats when one is known, similarity)."""
 
-
 N_BANDS, N_ROWS = 40, 3
 """The bands miss one in 200 pairs of similarity 0.5, and hardly any above 0.6."""
-
-MOST_SOURCES = 64
-"""So many different training documents of one band a validation document is compared with."""
 
 
 class LeakRemoval:
@@ -58,7 +49,7 @@ class LeakRemoval:
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """`shard, row, reason, score, match` of validation documents that nearly repeat a training one."""
         notes = Notes.of(corpus, priority="in_training")  # so training documents have the lower numbers
-        found = find_sources(notes, self.shingler, self.threshold)
+        found = find_sources(notes, self.shingler, N_BANDS, self.threshold)
         reason = pl.repeat("near_duplicate_of_train", len(found.gone), dtype=pl.String, eager=True)
         return described(notes, found, reason)
 
@@ -114,45 +105,28 @@ class LeakRemoval:
         return leaks
 
 
-def find_sources(notes: Notes, shingler: Shingler, threshold: float) -> Repeats:
-    """For each validation document that nearly repeats training ones, the one it is most like."""
-    n_train = int(notes.column("in_training").sum())
-    alone, originals, copies = collapse(notes)
-    score, source = np.zeros(len(notes)), np.zeros(len(notes), np.int64)
-    copied = (originals < n_train) & (copies >= n_train)
-    score[copies[copied]], source[copies[copied]] = 1.0, originals[copied]
-    compared = Compared()
+def copies_of(
+    references: Sequence[str], texts: Sequence[str], *, threshold: float, n_words: int
+) -> list[tuple[int, float] | None]:
+    """For each text, the reference it nearly repeats and their similarity; None for those that are new.
 
-    def relevant(first: Numbers, last: Numbers) -> NDArray[np.bool_]:
-        return (first < n_train) & (last >= n_train)
-
-    with ShingleSets(notes, meeting(notes, alone, N_BANDS, relevant), shingler) as sets:
-        for band in range(N_BANDS):
-            for train, held in _across(*band_buckets(notes, alone, band, relevant), n_train):
-                train, held = compared.new(train, held)
-                alike = sets.similar(train, held, threshold)
-                # no validation document is twice in a batch
-                better = alike > score[held]
-                better |= (alike == score[held]) & (train < source[held])
-                better &= alike >= threshold
-                score[held[better]], source[held[better]] = alike[better], train[better]
-            compared.next_band()
-    again = ~copied & (copies >= n_train)
-    score[copies[again]], source[copies[again]] = score[originals[again]], source[originals[again]]
-    gone = np.flatnonzero(score)
-    return Repeats(gone, source[gone], score[gone])
-
-
-def _across(members: Numbers, bucket: Numbers, n_train: int) -> Iterator[tuple[Numbers, Numbers]]:
-    """Each validation document of a bucket with the first training documents there."""
-    first, _ = spans(bucket)
-    held = np.flatnonzero(members >= n_train)
-    for distance in range(MOST_SOURCES):
-        places = first[held] + distance
-        held, places = held[members[places] < n_train], places[members[places] < n_train]
-        if not len(held):
-            return
-        yield members[places], members[held]
+    Args:
+        references: Texts that stay.
+        texts: Texts that must not repeat them.
+        threshold: Jaccard similarity of word shingles from which a text counts as a copy.
+        n_words: Length of a shingle in words.
+    """
+    both = [*references, *texts]
+    documents = pl.DataFrame(
+        {
+            "id": pl.Series(range(len(both)), dtype=pl.Int64).cast(pl.String),
+            "text": pl.Series(both, dtype=pl.String),
+            "held_out": pl.Series([False] * len(references) + [True] * len(texts), dtype=pl.Boolean),
+        }
+    )
+    judged = judge(LeakRemoval(threshold, n_words), documents).filter("held_out")
+    found = judged.select("keep", pl.col("match").cast(pl.Int64), "score")
+    return [None if new else (match, score) for new, match, score in found.iter_rows()]
 
 
 def remover(leaks: Mapping[str, Leak]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:

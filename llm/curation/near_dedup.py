@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -62,22 +63,31 @@ class NearDedup:
         index: str | Sequence[str] | None = None,
         save_index: str | None = None,
     ) -> None:
-        self.check_arguments(keep, column)
+        self.check_arguments(keep, column, index, save_index)
         self.threshold, self.keep, self.column = threshold, keep, column
         self.shingler, self.minhash = Shingler(unit, length), MinHash(n_bands, n_rows, seed)
-        self.index = [index] if isinstance(index, str) else list(index or ())
+        self.index = _listed(index)
         self.save_index = save_index
 
     @staticmethod
-    def check_arguments(keep: str, column: str | None) -> None:
-        """`best` and `column` need each other.
+    def check_arguments(
+        keep: str = "longest",
+        column: str | None = None,
+        index: str | Sequence[str] | None = None,
+        save_index: str | None = None,
+    ) -> None:
+        """`best` and `column` need each other, and an index is not overwritten by the step that reads it.
 
         Raises:
-            ConfigError: one is there without the other. Key `column`.
+            ConfigError: that is not so. Key `column` or `save_index`.
         """
         if (keep == "best") != (column is not None):
             mend = "keep=best needs the column to compare by" if column is None else "is for keep=best only"
             raise ConfigError("column", column, mend)
+        read = {Path(path).resolve() for path in _listed(index)}
+        if save_index is not None and Path(save_index).resolve() in read:
+            mend = "is read as `index`; save to another folder and read both later: index: [old, new]"
+            raise ConfigError("save_index", save_index, mend)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -147,6 +157,10 @@ class NearDedup:
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """`match` is the document that stays."""
         return annotated(documents, decisions)
+
+
+def _listed(index: str | Sequence[str] | None) -> list[str]:
+    return [index] if isinstance(index, str) else list(index or ())
 
 
 def _decisions(notes: Notes, found: Repeats) -> pl.DataFrame:

@@ -20,6 +20,9 @@ SMALL_BUCKET = 16
 N_STARS = 8
 """Stars tried in a large bucket. What is like none of their centres will meet its like in another band."""
 
+MOST_SOURCES = 64
+"""So many training documents of one bucket a held-out document is compared with."""
+
 Relevant = Callable[[Numbers, Numbers], NDArray[np.bool_]]
 """Tells by the first and the last number of a bucket whether its pairs matter."""
 
@@ -62,6 +65,40 @@ def find_clusters(notes: Notes, shingler: Shingler, n_bands: int, threshold: flo
     score[copies] = np.where(kept[copies] == originals, 1.0, score[originals])
     gone = np.flatnonzero((kept != everyone) & (everyone >= notes.n_earlier))
     return Repeats(gone, kept[gone], score[gone])
+
+
+def find_sources(notes: Notes, shingler: Shingler, n_bands: int, threshold: float) -> Repeats:
+    """For each held-out document that nearly repeats training ones, the one it is most like.
+
+    The notes have a column `in_training`, and are numbered so that training documents come first. Documents
+    with equal shingles are taken as one, and no more than `MOST_SOURCES` training documents of a bucket are
+    compared with a held-out one.
+    """
+    n_train = int(notes.column("in_training").sum())
+    alone, originals, copies = collapse(notes)
+    score, source = np.zeros(len(notes)), np.zeros(len(notes), np.int64)
+    copied = (originals < n_train) & (copies >= n_train)
+    score[copies[copied]], source[copies[copied]] = 1.0, originals[copied]
+    compared = Compared()
+
+    def relevant(first: Numbers, last: Numbers) -> NDArray[np.bool_]:
+        return (first < n_train) & (last >= n_train)
+
+    with ShingleSets(notes, meeting(notes, alone, n_bands, relevant), shingler) as sets:
+        for band in range(n_bands):
+            for train, held in _across(*band_buckets(notes, alone, band, relevant), n_train):
+                train, held = compared.new(train, held)
+                alike = sets.similar(train, held, threshold)
+                # no held-out document is twice in a batch
+                better = alike > score[held]
+                better |= (alike == score[held]) & (train < source[held])
+                better &= alike >= threshold
+                score[held[better]], source[held[better]] = alike[better], train[better]
+            compared.next_band()
+    again = ~copied & (copies >= n_train)
+    score[copies[again]], source[copies[again]] = score[originals[again]], source[originals[again]]
+    gone = np.flatnonzero(score)
+    return Repeats(gone, source[gone], score[gone])
 
 
 def collapse(notes: Notes) -> tuple[Numbers, Numbers, Numbers]:
@@ -135,6 +172,18 @@ def _pairs(members: Numbers, bucket: Numbers, clusters: Clusters) -> Iterator[tu
     apart = clusters.root(one) != clusters.root(other)
     yield one[apart], other[apart]
     yield from stars(members[~small], bucket[~small], clusters, N_STARS)
+
+
+def _across(members: Numbers, bucket: Numbers, n_train: int) -> Iterator[tuple[Numbers, Numbers]]:
+    """Each held-out document of a bucket with the first training documents there."""
+    first, _ = spans(bucket)
+    held = np.flatnonzero(members >= n_train)
+    for distance in range(MOST_SOURCES):
+        places = first[held] + distance
+        held, places = held[members[places] < n_train], places[members[places] < n_train]
+        if not len(held):
+            return
+        yield members[places], members[held]
 
 
 class _Edges:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,15 +30,21 @@ def test_all_sides_on_one_corpus(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "tables" / "timings.json").is_file()
 
 
-def test_the_other_sides_do_remove_near_duplicates() -> None:
+def test_datatrove_does_remove_near_duplicates() -> None:
+    pytest.importorskip("datatrove")
+    pytest.importorskip("spacy")
     texts = plant(120, seed=0).texts
     n_pairs = len(true_pairs(texts, 5, 0.8))
-    if pytest.importorskip("datatrove"):
-        left = datatrove_side(texts, WORD.findall)()
-        assert n_pairs * 0.75 <= len(texts) - len(left) <= n_pairs + 6, left  # type: ignore[arg-type]
-    if pytest.importorskip("datasketch"):
-        gone = datasketch_side(texts, NearDedup())()
-        assert n_pairs * 0.9 <= len(gone) <= n_pairs + 6  # type: ignore[arg-type]
+    left: Any = datatrove_side(texts, WORD.findall)()
+    assert n_pairs * 0.75 <= len(texts) - len(left) <= n_pairs + 6
+
+
+def test_datasketch_does_remove_near_duplicates() -> None:
+    pytest.importorskip("datasketch")
+    texts = plant(120, seed=0).texts
+    n_pairs = len(true_pairs(texts, 5, 0.8))
+    gone: Any = datasketch_side(texts, NearDedup())()
+    assert n_pairs * 0.9 <= len(gone) <= n_pairs + 6
 
 
 def test_quality() -> None:
@@ -47,7 +54,7 @@ def test_quality() -> None:
     assert quality({}, {})["precision"] == quality({}, {})["recall"] == 1.0
 
 
-@pytest.mark.parametrize("package", ["datatrove.data", "datasketch"])
+@pytest.mark.parametrize("package", ["datatrove.data", "spacy", "datasketch"])
 def test_without_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match="dev") as caught:

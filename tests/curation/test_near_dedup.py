@@ -155,6 +155,9 @@ def test_mistakes():
         with pytest.raises(ConfigError) as caught:
             NearDedup(**arguments)
         assert caught.value.key == "column"
+    with pytest.raises(ConfigError, match="another folder") as caught:
+        NearDedup(index=["a", "b"], save_index="./b")
+    assert caught.value.key == "save_index"
     step = NearDedup(keep="best", column="quality")
     with pytest.raises(ConfigError, match="there are: n_tokens"):
         judge(step, corpus(["a"]).with_columns(n_tokens=1))
