@@ -61,8 +61,10 @@ def find_clusters(notes: Notes, shingler: Shingler, n_bands: int, threshold: flo
     clusters.join(originals, copies)
     everyone = np.arange(len(notes))
     kept = clusters.root(everyone)
-    score = edges.scores(kept)
-    score[copies] = np.where(kept[copies] == originals, 1.0, score[originals])
+    score = edges.attribute(kept, notes.n_earlier)
+    stays = (kept[originals] == originals) | (originals < notes.n_earlier)
+    kept[copies] = np.where(stays, originals, kept[originals])
+    score[copies] = np.where(stays, 1.0, score[originals])
     gone = np.flatnonzero((kept != everyone) & (everyone >= notes.n_earlier))
     return Repeats(gone, kept[gone], score[gone])
 
@@ -196,12 +198,19 @@ class _Edges:
     def add(self, first: Numbers, second: Numbers, score: NDArray[np.float64]) -> None:
         self.parts.append((first, second, score))
 
-    def scores(self, kept: Numbers) -> NDArray[np.float64]:
-        """The similarity with the document that stays where that was compared, or else the highest of all."""
+    def attribute(self, kept: Numbers, n_earlier: int) -> NDArray[np.float64]:
+        """The similarity with the document that stays where that was compared, or else the highest of all.
+
+        All earlier documents stay, so of a cluster with several each of the others gets its likest in `kept`.
+        """
         best, direct = np.zeros(self.size), np.zeros(self.size)
         for first, second, score in self.parts:
             np.maximum.at(best, first, score)
             np.maximum.at(best, second, score)
-            straight = kept[second] == first
-            direct[second[straight]] = score[straight]
+        roots = kept.copy()
+        for first, second, score in self.parts:
+            straight = (first == roots[second]) | (first < n_earlier)
+            order = np.flatnonzero(straight)[np.argsort(score[straight], kind="stable")]
+            order = order[score[order] > direct[second[order]]]
+            direct[second[order]], kept[second[order]] = score[order], first[order]
         return np.where(direct > 0, direct, best)
