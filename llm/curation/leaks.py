@@ -8,18 +8,25 @@ from typing import Annotated
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import DocumentedObject
-from llm.curation.near_duplicates import copies_of
+from llm.curation.band_notes import Notes, take_notes
+from llm.curation.base import Corpus, DocumentedObject, judge
+from llm.curation.minhash import MinHash
+from llm.curation.near_search import annotated, described, find_sources
 from llm.curation.questions import normalised
+from llm.curation.shingles import Shingler
 
 Leak = tuple[str, str | None, float]
 """(reason, id of what it repeats when one is known, similarity)."""
+
+N_BANDS, N_ROWS = 40, 3
+"""The bands miss one in 200 pairs of similarity 0.5, and hardly any above 0.6."""
 
 
 class LeakRemoval:
     """Finds validation texts that repeat training ones: copied documentation, mirrored pages.
 
-    Candidates by MinHash, decided by exact Jaccard similarity of word shingles.
+    Candidates by MinHash, decided by exact Jaccard similarity of word shingles. Documents are taken as a
+    corpus of both sides, in which the column `held_out` marks validation; see `CorpusStep`.
 
     Args:
         threshold: Similarity from which a text counts as a copy.
@@ -32,20 +39,34 @@ class LeakRemoval:
         n_words: Annotated[int, Field(ge=1)] = 4,
     ) -> None:
         self.threshold, self.n_words = threshold, n_words
+        self.shingler, self.minhash = Shingler("word", n_words), MinHash(N_BANDS, N_ROWS, seed=0)
+
+    def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """Band hashes, and which side each document is on."""
+        notes = take_notes(documents["text"], self.shingler, self.minhash)
+        return notes.with_columns((~documents["held_out"])[notes["row"]].alias("in_training"))
+
+    def decide(self, corpus: Corpus) -> pl.DataFrame:
+        """`shard, row, reason, score, match` of validation documents that nearly repeat a training one."""
+        notes = Notes.of(corpus, priority="in_training")  # so training documents have the lower numbers
+        found = find_sources(notes, self.shingler, N_BANDS, self.threshold)
+        reason = pl.repeat("near_duplicate_of_train", len(found.gone), dtype=pl.String, eager=True)
+        return described(notes, found, reason)
+
+    def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
+        """`match` is the training document that is most alike, the first of several."""
+        return annotated(documents, decisions)
 
     def among_documents(self, train: pl.DataFrame, validation: pl.DataFrame) -> dict[str, Leak]:
-        """Leaks among documents, by validation id."""
-        found = copies_of(
-            train["text"].to_list(),
-            validation["text"].to_list(),
-            threshold=self.threshold,
-            n_words=self.n_words,
-        )
-        names = train["id"].to_list()
+        """Leaks among documents in memory, by validation id."""
+        sides = [
+            side.select("id", "text", pl.lit(held).alias("held_out"))
+            for side, held in ((train, False), (validation, True))
+        ]
+        found = judge(self, pl.concat(sides)).filter(~pl.col("keep"))
         return {
-            one: ("near_duplicate_of_train", names[match[0]], match[1])
-            for one, match in zip(validation["id"], found, strict=True)
-            if match is not None
+            one: (reason, match, score)
+            for one, reason, match, score in found.select("id", "reason", "match", "score").iter_rows()
         }
 
     def among_objects(
@@ -82,6 +103,30 @@ class LeakRemoval:
             if twin is not None:
                 leaks[one.name] = ("same_object_as_in_train", f"docs:{twin}", 1.0)
         return leaks
+
+
+def copies_of(
+    references: Sequence[str], texts: Sequence[str], *, threshold: float, n_words: int
+) -> list[tuple[int, float] | None]:
+    """For each text, the reference it nearly repeats and their similarity; None for those that are new.
+
+    Args:
+        references: Texts that stay.
+        texts: Texts that must not repeat them.
+        threshold: Jaccard similarity of word shingles from which a text counts as a copy.
+        n_words: Length of a shingle in words.
+    """
+    both = [*references, *texts]
+    documents = pl.DataFrame(
+        {
+            "id": pl.Series(range(len(both)), dtype=pl.Int64).cast(pl.String),
+            "text": pl.Series(both, dtype=pl.String),
+            "held_out": pl.Series([False] * len(references) + [True] * len(texts), dtype=pl.Boolean),
+        }
+    )
+    judged = judge(LeakRemoval(threshold, n_words), documents).filter("held_out")
+    found = judged.select("keep", pl.col("match").cast(pl.Int64), "score")
+    return [None if new else (match, score) for new, match, score in found.iter_rows()]
 
 
 def remover(leaks: Mapping[str, Leak]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:

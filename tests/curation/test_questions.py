@@ -9,7 +9,8 @@ import pytest
 
 from llm.curation.base import DocumentedObject
 from llm.curation.baseline import FirstWord, Learned, Overlap, exam_accuracy, pairs_accuracy, pieces, trigrams
-from llm.curation.near_duplicates import copies_of, jaccard, shingles
+from llm.curation.leaks import copies_of
+from llm.curation.near_duplicates import jaccard, shingles
 from llm.curation.questions import conversations, describable, is_describable
 from llm.curation.siblings import Rule, closed_sets, question_for
 
