@@ -7,7 +7,7 @@ from typing import Literal
 import polars as pl
 
 from llm.curation.base import Corpus
-from llm.curation.hashing import digests, normal_forms
+from llm.curation.hashing import digests, name_kept, normal_forms
 from llm.types import ConfigError
 
 Keep = Literal["first", "longest", "best"]
@@ -65,15 +65,7 @@ class ExactDedup:
         pairs = ranked.hstack(stays).filter(
             (pl.col("shard") != pl.col("kept_shard")) | (pl.col("row") != pl.col("kept_row"))
         )
-        kept = pairs.select(pl.col("kept_shard").alias("shard"), pl.col("kept_row").alias("row"))
-        if not pairs.height:
-            return pairs.select("shard", "row", pl.lit(None, pl.String).alias("match"))
-        ids = corpus.fetch(kept, ["id"]).rename({"shard": "kept_shard", "row": "kept_row", "id": "match"})
-        return (
-            pairs.join(ids, on=["kept_shard", "kept_row"], how="left")
-            .select("shard", "row", "match")
-            .sort("shard", "row")
-        )
+        return name_kept(corpus, pairs.select("shard", "row", "kept_shard", "kept_row"))
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """`reason` is `exact_duplicate`."""

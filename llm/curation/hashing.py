@@ -9,10 +9,11 @@ from hashlib import blake2b
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from llm.curation.base import Corpus
 
-ROWS_AT_ONCE = 8_000_000
+ROWS_AT_ONCE = 4_000_000
 """Notes that `partitions` holds at a time: some 300 MB with what is computed from them."""
 
 _SPACES = bytes(byte if byte >= 128 or chr(byte).isalnum() else 32 for byte in range(256))
@@ -20,7 +21,7 @@ _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def normal_forms(texts: pl.Series, *, mask_digits: bool = False) -> Iterator[bytes]:
-    """The words of each text as UTF-8: letters, marks and digits in lower case (NFC), one space between words.
+    """The words of each text as UTF-8: letters, marks, digits, in lower case and NFC, one space between.
 
     A text without words stands for itself.
 
@@ -49,7 +50,7 @@ def digests(texts: Iterable[bytes], n_words: int = 1) -> pl.DataFrame:
 
 
 def partitions(corpus: Corpus, column: str = "hash", rows: int | None = None) -> Iterator[pl.DataFrame]:
-    """The corpus's notes in parts, by the remainder of `column`: equal values are in one part, in corpus order.
+    """The corpus's notes in parts by the remainder of `column`: equal values share one, in corpus order.
 
     Args:
         corpus: Its surveys hold `column` (UInt64); `shard` is put in front of their columns.
@@ -71,3 +72,29 @@ def partitions(corpus: Corpus, column: str = "hash", rows: int | None = None) ->
                 corpus.advance(1)
         if found:
             yield pl.concat(found)
+
+
+def first_equal(values: pl.Series) -> NDArray[np.int64]:
+    """For each number, the place of the first one that equals it; its own if there is none before it."""
+    order = values.arg_sort().to_numpy().astype(np.int64)
+    ordered = values.to_numpy()[order]
+    begins = np.flatnonzero(np.r_[len(ordered) > 0, ordered[1:] != ordered[:-1]])
+    firsts = np.minimum.reduceat(order, begins) if len(begins) else order
+    places = np.empty_like(order)
+    places[order] = np.repeat(firsts, np.diff(np.r_[begins, len(order)]))
+    return places
+
+
+def repeats(values: pl.Series) -> pl.Series:
+    """True where an equal number stands before."""
+    return pl.Series(first_equal(values) != np.arange(len(values)))
+
+
+def name_kept(corpus: Corpus, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Decisions (`shard`, `row`, ...) with `match`, the id of the document at `kept_shard`, `kept_row`."""
+    kept = ["kept_shard", "kept_row"]
+    if not pairs.height:
+        return pairs.drop(kept).with_columns(pl.lit(None, pl.String).alias("match"))
+    places = pairs.select(pl.col("kept_shard").alias("shard"), pl.col("kept_row").alias("row"))
+    ids = corpus.fetch(places, ["id"]).select(pl.col("shard", "row").name.prefix("kept_"), match="id")
+    return pairs.join(ids, on=kept, how="left").drop(kept).sort("shard", "row")

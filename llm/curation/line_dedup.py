@@ -15,21 +15,20 @@ import polars as pl
 from pydantic import Field
 
 from llm.curation.base import Corpus
-from llm.curation.hashing import partitions
+from llm.curation.hashing import partitions, repeats
 from llm.curation.pieces import Grain, drop_pieces, survey_pieces, to_decisions
 
 
 class LineDedup:
     """Keeps the first occurrence of each line; `score` is the share of the document's characters that went.
 
-    Lines are compared like documents by `ExactDedup`: by their words, and here by 64 bits of BLAKE2b. Notes on
-    the lines lie on disk, and the decision takes them part by part, so memory does not grow with the corpus but for 12 bytes
-    a line that goes.
+    Lines are compared as `ExactDedup` compares documents: by their words, here by 64 bits of BLAKE2b. Notes
+    on the lines lie on disk and are decided upon part by part, so memory grows only by 12 bytes a line that
+    goes.
 
     Args:
         min_chars: Lines with fewer characters (letters, digits and single spaces) stay, repeated or not.
-        min_left: A document that keeps a smaller share of its characters is removed (`mostly_duplicate_lines`),
-            as is one that keeps none.
+        min_left: A document that keeps a smaller share of its characters, or nothing but space, is removed.
         mask_digits: Numbers do not count: every digit is 0 (CCNet).
         except_domains: Domains left alone, such as `code`, which repeats itself by nature.
     """
@@ -59,12 +58,10 @@ class LineDedup:
 
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """`piece`: numbers of the lines that go."""
-        return to_decisions(
-            [notes.filter(~pl.col("hash").is_first_distinct()) for notes in partitions(corpus)]
-        )
+        return to_decisions([notes.filter(repeats(notes["hash"])) for notes in partitions(corpus)])
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
-        """`reason` is `duplicate_lines` where lines went, `mostly_duplicate_lines` where the document goes."""
+        """`reason` is `duplicate_lines`, or `mostly_duplicate_lines` where the document goes."""
         reason = f"duplicate_{self.grain}s"
         return drop_pieces(documents, decisions, self.grain, reason=reason, min_left=self.min_left)
 

@@ -14,10 +14,11 @@ from typing import Annotated
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field
 
 from llm.curation.base import Corpus
-from llm.curation.hashing import partitions
+from llm.curation.hashing import first_equal, partitions
 from llm.curation.pieces import with_texts
 from llm.curation.windows import MAX_LENGTH, MIN_LENGTH, batches, spans, windows
 
@@ -28,6 +29,8 @@ SPAN_COLUMNS = {
     "anchor": pl.UInt64,
     "span": pl.UInt64,
 }
+Flags = NDArray[np.bool_]
+
 CUT_COLUMNS = dict.fromkeys(("shard", "row", "start", "end"), pl.UInt32)
 
 
@@ -75,7 +78,8 @@ class SubstringDedup:
             unclear.write_parquet(corpus.scratch / f"unclear-{number:06}")
         looked_at = Corpus(corpus.shards, list(self._look_at(corpus)), corpus.scratch)
         for number, notes in enumerate(partitions(looked_at, "window")):
-            cuts = self._repeats(notes, "window").with_columns(end=pl.col("start") + self.min_bytes)
+            _, repeated = self._repeats(notes, first_equal(notes["window"]))
+            cuts = notes.filter(repeated).with_columns(end=pl.col("start") + self.min_bytes)
             merged(cuts).write_parquet(corpus.scratch / f"cuts-windows-{number:06}")
         parts = [_of_shard(corpus.scratch, "cuts-*", shard) for shard in range(len(corpus.shards))]
         return pl.concat([pl.DataFrame(schema=CUT_COLUMNS), *map(merged, parts)])
@@ -90,54 +94,48 @@ class SubstringDedup:
         return with_texts(documents, changed, reason="repeated_passages", min_left=self.min_left)
 
     def _sort_out(self, notes: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """What is surely repeated as a whole, and the spans whose windows must be compared one by one.
+        """What is surely repeated as a whole, and runs of windows that must be compared one by one.
 
         Spans of one anchor that differ share some windows or none. It is enough to compare the first of each
         kind, for a window of the others stands in the first as well.
         """
-        repeated = notes.filter(pl.col("anchor").is_duplicated())
-        first = repeated["span"].is_first_distinct()
-        whole = self._repeats(repeated, "span").with_columns(
-            end=pl.col("start") + pl.col("count").cast(pl.UInt32) - 1 + self.min_bytes
-        )
-        place = ["shard", "row", "start"]
-        marked = repeated.with_columns(first.alias("first")).join(
-            whole.select(*place, pl.lit(True).alias("whole")), on=place, how="left", maintain_order="left"
-        )
-        # it repeats the first of its kind, but overlaps it
-        overlapping = ~pl.col("first") & pl.col("whole").is_null()
-        unclear = marked.filter(
-            overlapping
-            | pl.col("first") & ((pl.col("first").sum().over("anchor") > 1) | overlapping.any().over("span"))
-        )
-        return merged(whole.select(list(CUT_COLUMNS))), unclear.select(*place, "count").sort(place)
+        same_anchor, same_span = first_equal(notes["anchor"]), first_equal(notes["span"])
+        again, whole = self._repeats(notes, same_span)
+        overlapping = again & ~whole  # it repeats the first of its kind only where it lies itself
+        kinds = np.bincount(same_anchor[~again], minlength=notes.height)
+        look = ~again & (kinds[same_anchor] > 1)
+        look[same_span[overlapping]] = True
+        look |= overlapping
+        count = pl.col("count").cast(pl.UInt32)
+        cuts = notes.filter(whole).with_columns(end=pl.col("start") + count - 1 + self.min_bytes)
+        return merged(cuts), merged(notes.filter(look).with_columns(end=pl.col("start") + count))
 
-    def _repeats(self, notes: pl.DataFrame, column: str) -> pl.DataFrame:
-        """Rows whose value in `column` stands earlier without overlap; rows are in the order of the corpus."""
-        again = notes.filter(pl.col(column).is_duplicated()).with_columns(
-            pl.col("shard", "row", "start").first().over(column).name.prefix("first_")
-        )
-        elsewhere = (pl.col("shard") != pl.col("first_shard")) | (pl.col("row") != pl.col("first_row"))
-        return again.filter(elsewhere | (pl.col("start") >= pl.col("first_start") + self.min_bytes))
+    def _repeats(self, notes: pl.DataFrame, first: NDArray[np.int64]) -> tuple[Flags, Flags]:
+        """Rows that repeat their `first`, and those of them that do so without overlapping it."""
+        again = first != np.arange(len(first))
+        shard, row, start = (notes[name].to_numpy().astype(np.int64) for name in ("shard", "row", "start"))
+        elsewhere = (shard != shard[first]) | (row != row[first])
+        return again, again & (elsewhere | (start >= start[first] + self.min_bytes))
 
     def _look_at(self, corpus: Corpus) -> Iterator[Path]:
         """A file for each shard with the windows of its unclear spans."""
         for shard, path in enumerate(corpus.shards):
-            unclear = _of_shard(corpus.scratch, "unclear-*", shard).sort("row", "start")
-            stretches = self._stretches(path, unclear) if unclear.height else iter(())
+            runs = merged(_of_shard(corpus.scratch, "unclear-*", shard))
+            stretches = self._stretches(path, runs) if runs.height else iter(())
             found = [windows(batch, self.min_bytes) for batch in batches(stretches, self.min_bytes)]
             empty = pl.DataFrame(schema={"row": pl.UInt32, "start": pl.UInt32, "window": pl.UInt64})
             target = corpus.scratch / f"windows-{shard:06}"
             pl.concat([empty, *found]).write_parquet(target)
             yield target
 
-    def _stretches(self, path: Path, unclear: pl.DataFrame) -> Iterator[tuple[int, int, bytes]]:
+    def _stretches(self, path: Path, runs: pl.DataFrame) -> Iterator[tuple[int, int, bytes]]:
+        """The bytes under runs of windows that begin at `start` and before `end`."""
         texts = pl.read_parquet(path, columns=["text"], glob=False)["text"]
         held, data = -1, b""
-        for row, start, count in unclear.select("row", "start", "count").iter_rows():
+        for row, start, end in runs.select("row", "start", "end").iter_rows():
             if row != held:
                 held, data = row, texts[row].encode()
-            yield row, start, data[start : start + count - 1 + self.min_bytes]
+            yield row, start, data[start : end - 1 + self.min_bytes]
 
 
 def merged(cuts: pl.DataFrame) -> pl.DataFrame:

@@ -22,8 +22,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-BATCH_BYTES = 1 << 20
-"""Text hashed together: each byte takes some 60 while it is."""
+BATCH_BYTES = 1 << 15
+"""Text hashed together: each byte takes some 60 while it is, and that should fit into a core's cache."""
 
 MIN_LENGTH, MAX_LENGTH = 16, 16_384
 
@@ -35,7 +35,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 
 
 def gram_bytes(length: int) -> int:
-    """The largest power of two in half a window: long grams repeat by chance less, short ones need fewer notes."""
+    """The largest power of two in half a window: longer grams repeat less, shorter ones need fewer notes."""
     return _power_of_two(length // 2)
 
 
@@ -120,7 +120,9 @@ def _grams(data: NDArray[np.uint8], width: int) -> Numbers:
 def _doubled(grams: Numbers, width: int, apart: int | None = None) -> Numbers:
     """Hashes of two grams as one, the second `apart` bytes behind the first (`width` when None)."""
     apart = width if apart is None else apart
-    return _mixed(grams[: len(grams) - apart] * _GOLDEN + grams[apart:])
+    both = grams[: len(grams) - apart] * _GOLDEN
+    both += grams[apart:]
+    return _mixed(both)
 
 
 def _window_hashes(grams: Numbers, width: int, length: int) -> Numbers:
@@ -129,10 +131,12 @@ def _window_hashes(grams: Numbers, width: int, length: int) -> Numbers:
 
 
 def _mixed(numbers: Numbers) -> Numbers:
-    """Spreads every bit over all; without this, sums of products repeat for regular texts."""
-    numbers ^= numbers >> np.uint64(32)
+    """Spreads every bit over all, in place; without this, sums of products repeat for regular texts."""
+    shifted = numbers >> np.uint64(32)
+    numbers ^= shifted
     numbers *= _E
-    numbers ^= numbers >> np.uint64(29)
+    np.right_shift(numbers, np.uint64(29), out=shifted)
+    numbers ^= shifted
     return numbers
 
 
@@ -145,7 +149,8 @@ def _anchors(grams: Numbers, n_grams: int) -> NDArray[np.int64]:
         least, reach = np.minimum(least[:-reach], least[reach:]), 2 * reach
     rest = n_grams - reach
     least = np.minimum(least[: len(least) - rest], least[rest:])
-    return (least & _LOW).astype(np.int64)
+    places: NDArray[np.int64] = (least & _LOW).astype(np.int64)
+    return places
 
 
 def _places(batch: Batch, length: int) -> NDArray[np.int64]:
@@ -167,7 +172,8 @@ def _worth_noting(hashes: Numbers, places: NDArray[np.int64], length: int) -> ND
     after, before = np.r_[False, equal], np.r_[equal, False]
     number = np.arange(len(places))
     run_begin = np.maximum.accumulate(np.where(after, 0, number))
-    return ~(after & before) | (number - run_begin <= length) | (places % length == 0)
+    noted: NDArray[np.bool_] = ~(after & before) | (number - run_begin <= length) | (places % length == 0)
+    return noted
 
 
 def _located(batch: Batch, places: NDArray[np.int64], columns: dict[str, NDArray[Any]]) -> pl.DataFrame:

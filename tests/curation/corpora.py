@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -35,7 +36,7 @@ def judge_in_shards(
     for size in sizes:
         bounds.append(min(frame.height, bounds[-1] + size))
     bounds.append(frame.height)
-    frames = [frame[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    frames = [frame[start:end] for start, end in pairwise(bounds)]
     shards, surveys = [], []
     for number, part in enumerate(frames):
         shards.append(folder / f"shard-{number}")

@@ -124,7 +124,7 @@ def test_notes_are_few():
     step = SubstringDedup(min_bytes=200)
     notes = step.survey(documents([book]))
     assert notes.height < 100_000 / 60  # the expected density of winnowing is 2 in 138
-    assert step.survey(documents(["-" * 100_000])).height < 1000, "a run is not noted byte by byte"
+    assert step.survey(documents(["-" * 100_000])).height < 2000, "a run is not noted byte by byte"
 
 
 def test_spans_cover_every_window_once():
