@@ -24,7 +24,9 @@ def quantised(vectors: Vectors) -> NDArray[np.int8]:
 
 def exact(vectors: NDArray[np.int8]) -> Vectors:
     """In a floating-point type in which dot products of such vectors are whole numbers, never rounded."""
-    return vectors.astype(np.float32 if vectors.shape[1] * 127**2 < 1 << 24 else np.float64)
+    if vectors.shape[1] * 127**2 < 1 << 24:
+        return vectors.astype(np.float32)
+    return vectors.astype(np.float64)
 
 
 def assign(vectors: NDArray[np.int8], centroids: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -50,7 +50,7 @@ class SemanticDedup:
     Args:
         embedder: Texts to vectors.
         threshold: Cosine from which on a document repeats another.
-        n_clusters: Clusters; null takes one for each thousand documents, and the root of their number at most.
+        n_clusters: Clusters; null takes one for each thousand documents, at most the root of their number.
         keep: Which of the similar documents stays: `furthest` from the centroid (the paper), `nearest` to it,
             or the `first` of the corpus.
         n_iterations: Rounds of k-means, over a sample of 64 MB.
