@@ -9,6 +9,7 @@ Aiken 2003), which misses none and holds a part of them at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,9 @@ SPAN_COLUMNS = {
     "anchor": pl.UInt64,
     "span": pl.UInt64,
 }
+BATCHES_TOGETHER = 64
+"""Batches whose windows are held before they are written: 2 million windows, 32 MB."""
+
 Flags = NDArray[np.bool_]
 
 CUT_COLUMNS = dict.fromkeys(("shard", "row", "start", "end"), pl.UInt32)
@@ -76,8 +80,11 @@ class SubstringDedup:
             whole, unclear = self._sort_out(notes)
             whole.write_parquet(corpus.scratch / f"cuts-spans-{number:06}")
             unclear.write_parquet(corpus.scratch / f"unclear-{number:06}")
-        looked_at = Corpus(corpus.shards, list(self._look_at(corpus)), corpus.scratch)
-        for number, notes in enumerate(partitions(looked_at, "window")):
+        looked_at = list(self._look_at(corpus))
+        owners = pl.Series([shard for shard, _ in looked_at], dtype=pl.UInt32)
+        files = Corpus(corpus.shards, [path for _, path in looked_at], corpus.scratch)
+        for number, notes in enumerate(partitions(files, "window")):
+            notes = notes.with_columns(owners.gather(notes["shard"]).alias("shard"))
             _, repeated = self._repeats(notes, first_equal(notes["window"]))
             cuts = notes.filter(repeated).with_columns(end=pl.col("start") + self.min_bytes)
             merged(cuts).write_parquet(corpus.scratch / f"cuts-windows-{number:06}")
@@ -106,9 +113,9 @@ class SubstringDedup:
         look = ~again & (kinds[same_anchor] > 1)
         look[same_span[overlapping]] = True
         look |= overlapping
-        count = pl.col("count").cast(pl.UInt32)
-        cuts = notes.filter(whole).with_columns(end=pl.col("start") + count - 1 + self.min_bytes)
-        return merged(cuts), merged(notes.filter(look).with_columns(end=pl.col("start") + count))
+        behind = pl.col("start") + pl.col("count").cast(pl.UInt32)  # the last window's start
+        cuts = notes.filter(whole).with_columns(end=behind - 1 + self.min_bytes)
+        return merged(cuts), merged(notes.filter(look).with_columns(end=behind))
 
     def _repeats(self, notes: pl.DataFrame, first: NDArray[np.int64]) -> tuple[Flags, Flags]:
         """Rows that repeat their `first`, and those of them that do so without overlapping it."""
@@ -117,16 +124,21 @@ class SubstringDedup:
         elsewhere = (shard != shard[first]) | (row != row[first])
         return again, again & (elsewhere | (start >= start[first] + self.min_bytes))
 
-    def _look_at(self, corpus: Corpus) -> Iterator[Path]:
-        """A file for each shard with the windows of its unclear spans."""
+    def _look_at(self, corpus: Corpus) -> Iterator[tuple[int, Path]]:
+        """Files with the windows of each shard's unclear runs."""
         for shard, path in enumerate(corpus.shards):
             runs = merged(_of_shard(corpus.scratch, "unclear-*", shard))
-            stretches = self._stretches(path, runs) if runs.height else iter(())
-            found = [windows(batch, self.min_bytes) for batch in batches(stretches, self.min_bytes)]
-            empty = pl.DataFrame(schema={"row": pl.UInt32, "start": pl.UInt32, "window": pl.UInt64})
-            target = corpus.scratch / f"windows-{shard:06}"
-            pl.concat([empty, *found]).write_parquet(target)
-            yield target
+            if not runs.height:
+                continue
+            parts = batches(self._stretches(path, runs), self.min_bytes)
+            found = (windows(batch, self.min_bytes) for batch in parts)
+            for number in count():
+                together = list(islice(found, BATCHES_TOGETHER))
+                if not together:
+                    break
+                target = corpus.scratch / f"windows-{shard:06}-{number:06}"
+                pl.concat(together).write_parquet(target)
+                yield shard, target
 
     def _stretches(self, path: Path, runs: pl.DataFrame) -> Iterator[tuple[int, int, bytes]]:
         """The bytes under runs of windows that begin at `start` and before `end`."""

@@ -7,7 +7,7 @@ import random
 import polars as pl
 import pytest
 
-from llm.curation import hashing
+from llm.curation import hashing, substring_dedup
 from llm.curation import windows as windows_module
 from llm.curation.base import judge
 from llm.curation.substring_dedup import SubstringDedup, cut, merged
@@ -75,6 +75,7 @@ def test_cuts_what_a_plain_search_finds(length: int, seed: int, tmp_path, monkey
     # small batches and parts, so that their seams lie within passages
     monkeypatch.setattr(windows_module, "BATCH_BYTES", rng.choice([length + 3, 150, 1 << 20]))
     monkeypatch.setattr(hashing, "ROWS_AT_ONCE", rng.choice([100, 1 << 20]))
+    monkeypatch.setattr(substring_dedup, "BATCHES_TOGETHER", rng.choice([2, 64]))
     texts = planted(rng, length)
     step = SubstringDedup(min_bytes=length, min_left=0.0)
     left = expected(texts, length)
