@@ -1,27 +1,54 @@
-"""A small corpus on disk with everything in it that a curation acts on."""
+"""Documents for tests, and a step's verdict on them in one shard or in several."""
 
 from __future__ import annotations
 
-import json
-import random
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-WORDS = ["the", "of", "and", "to", "in", "that", "have", "with", "be", "a", "for", "on", "as", "at", "by"]
-WORDS += [f"word{n}" for n in range(60)]
+import polars as pl
+
+from llm.curation.base import DOCUMENT_COLUMNS, Corpus, CorpusStep
 
 
-def paragraph(rng: random.Random) -> str:
-    return " ".join(rng.choice(WORDS) for _ in range(rng.randint(55, 85))) + "."
+def documents(
+    texts: Sequence[str], domains: Sequence[str] | None = None, sources: Sequence[str] | None = None
+) -> pl.DataFrame:
+    n = len(texts)
+    columns = {
+        "id": [f"d{i}" for i in range(n)],
+        "text": texts,
+        "source": sources or ["s"] * n,
+        "domain": domains or ["text"] * n,
+        "licence": [None] * n,
+        "provenance": [f"s:{i + 1}" for i in range(n)],
+    }
+    return pl.DataFrame(columns, schema=dict.fromkeys(DOCUMENT_COLUMNS, pl.String))
 
 
-def write(folder: Path, n_documents: int = 240, seed: int = 0) -> Path:
-    """Files of JSON lines with copies, short texts and two domains."""
-    rng = random.Random(seed)
-    texts = [paragraph(rng) for _ in range(n_documents)]
-    texts += texts[: n_documents // 10] + ["too short"] * (n_documents // 20)
-    rng.shuffle(texts)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(3):
-        rows = [{"text": text, "kind": rng.choice(["a", "b"])} for text in texts[number::3]]
-        (folder / f"{number}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return folder
+def judge_in_shards(
+    step: CorpusStep, frame: pl.DataFrame, sizes: Sequence[int], folder: Path
+) -> pl.DataFrame:
+    """As the runner does it; shards have these many documents, the last one takes the rest."""
+    folder.mkdir(parents=True)
+    (folder / "scratch").mkdir()
+    bounds = [0]
+    for size in sizes:
+        bounds.append(min(frame.height, bounds[-1] + size))
+    bounds.append(frame.height)
+    frames = [frame[start:end] for start, end in pairwise(bounds)]
+    shards, surveys = [], []
+    for number, part in enumerate(frames):
+        shards.append(folder / f"shard-{number}")
+        surveys.append(folder / f"survey-{number}")
+        part.write_parquet(shards[-1])
+        step.survey(part).write_parquet(surveys[-1])
+    done: list[int] = []
+    decisions = step.decide(Corpus(shards, surveys, folder / "scratch", done.append))
+    assert sum(done) in (0, len(shards)), "a shard is told of once"
+    assert decisions.schema["shard"] == decisions.schema["row"] == pl.UInt32
+    judged = [
+        step.apply(part, decisions.filter(pl.col("shard") == number).drop("shard"))
+        for number, part in enumerate(frames)
+    ]
+    return pl.concat(judged)

@@ -18,7 +18,7 @@ from llm.curation.split import HashSplit
 from llm.runs.run import Run
 from llm.tasks.curate import curate
 from llm.types import ConfigError
-from tests.curation import corpora
+from tests.curation import small_corpus
 
 OUTPUTS = ("train.parquet", "validation.parquet", "ledger.parquet", "summary.json", "run.log")
 
@@ -38,7 +38,7 @@ def outputs(place: Path, source: Path, engine: Engine) -> dict[str, str]:
 
 @pytest.mark.distributed
 def test_engines_leave_the_same_bytes(tmp_path: Path):
-    source = corpora.write(tmp_path / "texts")
+    source = small_corpus.write(tmp_path / "texts")
     expected = outputs(tmp_path / "one", source, Polars())
     assert outputs(tmp_path / "two", source, Polars(n_workers=2)) == expected
     pytest.importorskip("ray")

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.curation import corpora
+from tests.curation import small_corpus
 from tests.processes import KILL, Command, Spawned, Starter, forks, wait_until
 
 N_KILLS = 10
@@ -24,7 +24,7 @@ class Kitchen:
 
     def __init__(self, home: Path, starter: Starter) -> None:
         self.home, self.starter = home, starter
-        corpora.write(home / "texts")
+        small_corpus.write(home / "texts")
         under_way = self.begin("reference")
         self.n_marks = 0
 

@@ -12,7 +12,6 @@ from omegaconf import OmegaConf
 
 from llm.config import build
 from llm.curation.base import DOCUMENT_COLUMNS, VERDICT_COLUMNS, Tagger, judge
-from llm.curation.exact_dedup import ExactDedup
 from llm.curation.ledger import Ledger
 from llm.curation.mixture import DomainMixture
 from llm.curation.quality import GopherQuality
@@ -90,19 +89,6 @@ def test_contract(path: Path, texts: list[str], monkeypatch, tmp_path):
 
 def _nowhere(path):
     raise ConfigError("path", path, "no model here")
-
-
-def test_exact_dedup_ignores_case_space_and_punctuation():
-    frame = corpus(["Hello, world!", "hello   WORLD", "other", "!!!", "???", "!!!"])
-    ledger = Ledger()
-    kept = ledger.apply("dedup", frame, ExactDedup().annotate)
-    assert kept["id"].to_list() == ["d0", "d2", "d3", "d4"]
-    assert ledger.frame().select("id", "match", "reason").rows() == [
-        ("d1", "d0", "exact_duplicate"),
-        ("d5", "d3", "exact_duplicate"),
-    ]
-    exact = ExactDedup(normalise=False).annotate(frame.lazy()).collect()
-    assert exact["keep"].to_list() == [True, True, True, True, True, False]
 
 
 BROKEN = {
