@@ -85,8 +85,9 @@ class MixedSequences:
             self._on_start = None
 
         def shuffled(name: str, places: Sequence[int]) -> Batch:
-            loader = self._loaders.setdefault((name, seed), Loader(self.domains[name], 1, _seed(seed, name)))
-            return loader.sequences(places)
+            if (name, seed) not in self._loaders:
+                self._loaders[name, seed] = Loader(self.domains[name], 1, _seed(seed, name))
+            return self._loaders[name, seed].sequences(places)
 
         read = shuffled if self.order == "shuffled" else self._ordered
         return self._gathered([timetable.place(number) for number in numbers], read)
@@ -210,12 +211,13 @@ class MixedData:
         earlier = runtime.broadcast(
             files.read_json(record) if runtime.is_main() and record.is_file() else None
         )
+        sizes = {name: len(splits.train) for name, splits in parts.items()}
         train = MixedSequences(
             {name: splits.train for name, splits in parts.items()},
-            self._phases({name: len(splits.train) for name, splits in parts.items()}),
+            self._phases(sizes),
             self.seq_len,
             self.order,
-            partial(self._begin, record, earlier),
+            partial(self._begin, record, earlier, sizes),
         )
         held = {name: splits.validation for name, splits in parts.items()}
         return Splits(train, MixedSequences(held, None, self.seq_len), tokenizer)
@@ -259,20 +261,30 @@ class MixedData:
         return [*self.phases, Phase(weights or sizes)]
 
     def _begin(
-        self, record: Path, earlier: Mapping[str, Any] | None, timetable: Timetable, step: int
+        self,
+        record: Path,
+        earlier: Mapping[str, Any] | None,
+        sizes: Mapping[str, int],
+        timetable: Timetable,
+        step: int,
     ) -> None:
         """Compares what was drawn before `step` with what this config says of it, and writes that down."""
-        now = timetable.plain() | {"order": self.order}
+        now = timetable.plain() | {"order": self.order, "sizes": sizes}
         if earlier is not None and step:
             for key in ("batch_size", "seq_len", "order"):
                 if earlier[key] != now[key]:
                     mend = (
-                        f"the run's {step:,} steps have {earlier[key]}; with another, sequences would repeat"
+                        f"the run's {step:,} steps have {earlier[key]}: sequences would be lost or repeated"
                     )
                     raise ConfigError(key, now[key], mend)
             before = Timetable.restored(earlier)
-            if before.counts(step * before.batch_size) != timetable.counts(step * timetable.batch_size):
+            counts = before.counts(step * before.batch_size)
+            if counts != timetable.counts(step * timetable.batch_size):
                 mend = f"the run's {step:,} steps were drawn otherwise; begin with {before.written(step)}"
                 raise ConfigError("phases", self._written, mend)
+            for name in counts:
+                if sizes[name] != earlier["sizes"][name]:
+                    mend = f"has {sizes[name]:,} sequences, and had {earlier['sizes'][name]:,} at the start"
+                    raise ConfigError(f"paths.{name}", self.paths[name], mend)
         if runtime.is_main():
             files.write_json(record, now)

@@ -111,6 +111,7 @@ class _Fitting:
 
     def __call__(self, stage: str, algorithm: Algorithm, splits: Splits, *callbacks: Any) -> nn.Module:
         run = self._run.at_stage(stage, self._run.directory / stage)
+        run.rewind(-1)  # an earlier start of this run may have left metrics
         assert isinstance(splits.train, MixedSequences)
         sizes = {"vocab_size": splits.tokenizer.vocab_size, "max_seq_len": splits.train.seq_len}
         model = self._make_model(**sizes)

@@ -265,6 +265,16 @@ def test_a_run_that_goes_on_may_change_what_is_ahead_only(
     Loader(make(tmp_path, **changes).load(never, cache).train, 4, seed=0).batch(0)
 
 
+def test_a_run_that_goes_on_keeps_its_sequences(tmp_path: Path) -> None:
+    weights = {"prose": 1, "code": 1}
+    data = make(tmp_path, weights=weights)
+    Loader(data.load(never, tmp_path / "cache").train, 4, seed=0).batch(0)
+    pack(tmp_path / "code" / "train", [TEXTS["code"] * 20], BYTES)
+    with pytest.raises(ConfigError, match="and had 16 at the start") as caught:
+        Loader(data.load(never, tmp_path / "cache").train, 4, seed=0).batch(1)
+    assert (caught.value.key, caught.value.value) == ("paths.code", str(tmp_path / "code"))
+
+
 def test_a_run_that_goes_on_keeps_its_batch_size(tmp_path: Path) -> None:
     data = make(tmp_path)
     Loader(data.load(never, tmp_path / "cache").train, 4, seed=0).batch(0)
