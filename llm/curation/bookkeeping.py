@@ -171,31 +171,3 @@ class OnTraining:
         judged = self.step.apply(numbered.filter(~pl.col("held_out")), decisions)
         others = nothing_said(numbered.filter("held_out"))
         return pl.concat([judged, others], how="diagonal").sort("_place").drop("_place")
-
-
-class Leaking:
-    """TEMPORARY"""
-
-    def __init__(self, leaks):
-        self.leaks = leaks
-
-    def survey(self, documents):
-        return documents.select("id", "text", "held_out").with_row_index("row")
-
-    def decide(self, corpus):
-        f = corpus.scan().collect()
-        found = self.leaks.among_documents(f.filter(~pl.col("held_out")), f.filter("held_out"))
-        rows = [(n, *l) for n, l in found.items()]
-        k = pl.DataFrame(
-            rows,
-            schema={"id": pl.String, "reason": pl.String, "match": pl.String, "score": pl.Float64},
-            orient="row",
-        )
-        return (
-            f.filter("held_out")
-            .join(k, on="id")
-            .select(pl.col("shard", "row").cast(pl.UInt32), "reason", "match", "score")
-        )
-
-    def apply(self, documents, decisions):
-        return _in_place(documents, decisions).with_columns(pl.col("reason").is_null().alias("keep"))

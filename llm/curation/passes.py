@@ -187,20 +187,23 @@ class Passing:
             counted.seconds = time.process_time() - began
             entries.append(removed)
             counts.append(counted)
+        if self.todo.survey is not None:
+            name, step = self.todo.survey
+            began = time.process_time()
+            if isinstance(step, Tagger):
+                documents, _ = store.tagged(step, documents, shard)
+            _write(self.folder / f"{shard}.survey.parquet", step.survey(documents))
+            counts.append(Counts(name, seconds=time.process_time() - began))
         _write(self.folder / f"{shard}.parquet", documents)
         if entries:
             _write(self.folder / f"{shard}.ledger.parquet", pl.concat(entries))
-        if self.todo.survey is not None:
-            began = time.process_time()
-            _write(self.folder / f"{shard}.survey.parquet", self.todo.survey[1].survey(documents))
-            counts.append(Counts(self.todo.survey[0], seconds=time.process_time() - began))
         files.write_json(done, {"counts": [one.saved() for one in counts]})
         return counts
 
     def _judges(self, shard: str, store: AttributeStore) -> Iterator[tuple[str, Any]]:
         if self.todo.apply is not None:
             name, step = self.todo.apply
-            yield name, lambda documents: step.apply(documents, self._decisions(shard))
+            yield name, lambda documents: _tidy(step.apply(documents, self._decisions(shard)))
         for name, one in self.todo.steps:
             yield name, lambda documents, one=one: _annotated(one, documents, store, shard)
 
@@ -212,7 +215,11 @@ class Passing:
 def _annotated(step: Step, documents: pl.DataFrame, store: AttributeStore, shard: str) -> pl.DataFrame:
     if isinstance(step, Tagger):
         documents, _ = store.tagged(step, documents, shard)
-    judged = step.annotate(documents.lazy()).collect()
+    return _tidy(step.annotate(documents.lazy()).collect())
+
+
+def _tidy(judged: pl.DataFrame) -> pl.DataFrame:
+    """Without the columns that were a step's own."""
     return judged.drop([c for c in judged.columns if c.startswith("_")])
 
 

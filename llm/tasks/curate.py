@@ -10,7 +10,7 @@ import polars as pl
 
 from llm import files, runtime
 from llm.curation.base import Step
-from llm.curation.bookkeeping import Leaking, OnTraining, RemoveHeldOut, SplitOff, UniqueIds
+from llm.curation.bookkeeping import OnTraining, RemoveHeldOut, SplitOff, UniqueIds
 from llm.curation.ledger import Counts
 from llm.curation.output import OUTPUT_COLUMNS, Output
 from llm.curation.pipeline import AnyStep, Curation
@@ -37,8 +37,8 @@ def curate(*, run: Run, curation: Curation, resume: str | None = None) -> None: 
     The run's directory gets ``train.parquet`` and ``validation.parquet`` (id, text, source, domain, language,
     licence, provenance, n_bytes, and what steps have added), ``ledger.parquet`` (every removed, altered or
     repeated document; see `llm.curation.ledger`), ``funnel.parquet`` (the same by step and reason),
-    ``summary.json``, ``data_card.md`` and ``run.log`` (the funnel in words). With a source of documented objects
-    and `derive` also ``conversations_{train,validation}.jsonl``,
+    ``summary.json``, ``data_card.md`` and ``run.log`` (the funnel in words). With documented objects
+    among the sources and `derive` also ``conversations_{train,validation}.jsonl``,
     ``preferences_{train,validation}.jsonl`` and ``exam.jsonl``.
 
     Args:
@@ -74,7 +74,7 @@ class _Curating:
             first = UniqueIds(list(curation.sources))
             self._read(work, first)
             judged = [("ids", first), *curation.steps.items(), ("split", SplitOff(curation.split))]
-            leaks = [("leaks", Leaking(curation.leaks))] if curation.leaks is not None else []
+            leaks = [("leaks", curation.leaks)] if curation.leaks is not None else []
             mixture = [("mixture", OnTraining(curation.mixture))] if curation.mixture is not None else []
             if curation.derive is None:
                 self._carry_out(work, [*judged, *leaks, *mixture], surveyed=True)
