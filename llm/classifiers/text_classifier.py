@@ -63,6 +63,11 @@ class TextClassifier:
         return list(self.description["labels"])
 
     @property
+    def positive(self) -> list[str]:
+        """The labels whose probability is the score."""
+        return list(self.description["positive"])
+
+    @property
     def threshold(self) -> float:
         """The least score at which a text counts as positive."""
         return float(self.description["threshold"])
@@ -102,8 +107,8 @@ class TextClassifier:
 
     def scores(self, texts: pl.Series) -> NDArray[np.float64]:
         """Probability that a text is positive, shape [N]; NaN for a text without words."""
-        labels, positive = self.labels, self.description["positive"]
-        return positive_scores(self.probabilities(texts), [labels.index(label) for label in positive])
+        labels = self.labels
+        return positive_scores(self.probabilities(texts), [labels.index(label) for label in self.positive])
 
     def _weights(self) -> Path:
         given = Path(self.path).expanduser()
