@@ -22,8 +22,8 @@ class TopShare:
     Li et al. 2024 ("DataComp-LM", 4.4) keep 10 % by the score of their classifier; Wenzek et al. 2020
     ("CCNet") call the 30 % and 60 % of lowest perplexity in each language head and middle.
 
-    Documents of equal score stand in the order of the corpus, so exactly the share stays, whatever the shards.
-    What has no score, such as a text without words, is removed.
+    Documents of equal score stand in the order of the corpus, so exactly the share stays, whatever the
+    shards. What has no score, such as a text without words, is removed.
 
     Args:
         tagger: The step that measures the attribute; its own threshold plays no part.
@@ -110,11 +110,8 @@ class TopShare:
         # a document stays when the share is not yet full at its middle: rounds to the nearest, never to none
         middle = (before.cast(pl.Float64) + size / 2) < total * self.keep_fraction
         keep = (middle | (before == 0)) & pl.col("score").is_not_null()
-        return (
-            ranked.with_columns(keep.alias("stays"))
-            .select("shard", "row", "score", "stays")
-            .sort("shard", "row")
-        )
+        decided = ranked.with_columns(keep.alias("stays"))
+        return decided.select("shard", "row", "score", "stays").sort("shard", "row")
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """`score` is the attribute; what goes has the reason `below_top_share`."""

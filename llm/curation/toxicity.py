@@ -21,8 +21,8 @@ class Toxicity(Classified):
 
     Args:
         path: The folder a run of `task=train_classifier classifier=toxicity` left.
-        threshold: Least score of what is removed; null for the one that gave the wanted precision in training,
-            1.01 only adds the attribute.
+        threshold: Least score of what is removed; null for the one that gave the wanted precision in
+            training, 1.01 only adds the attribute.
         unit: What the classifier is shown: the `document`, or its paragraphs (`paragraph`; a document is as
             toxic as its worst one). A classifier trained on messages knows lengths of a paragraph; a long
             document hides one, and many paragraphs have many chances to be mistaken.

@@ -25,8 +25,8 @@ class WordList:
     that is `max_share: 0`. Dodge et al. 2021, "Documenting Large Webtext Corpora", show what that costs:
     medical and legal texts, and texts by and about minorities. No list comes with this project.
 
-    A word counts as a whole (`class` holds no `ass`), whatever its case and the punctuation around it, and may
-    be a phrase. In scripts without spaces it counts anywhere.
+    A word counts as a whole (`class` holds no `ass`), whatever its case and the punctuation around it, and
+    may be a phrase. In scripts without spaces it counts anywhere; there, one word is all between two marks.
 
     Args:
         path: A text file of one word or phrase a line (`#` begins a comment), or a folder of such files named
@@ -158,6 +158,5 @@ def _listed_share(texts: pl.Series, words: Sequence[str]) -> pl.Series:
         total=pl.col("spaced").str.count_matches(r"\S+"),
     )
     share = (pl.col("listed") / pl.col("total")).clip(upper_bound=1.0).fill_null(0.0)
-    return frame.join(found, on="row", how="left", maintain_order="left").select(share.alias("score"))[
-        "score"
-    ]
+    joined = frame.join(found, on="row", how="left", maintain_order="left")
+    return joined.select(share.alias("score"))["score"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class CheckpointScorer:
-    """An `llm.types.TextScorer` with a model of this project or anyone's. torch is imported with the first text.
+    """An `llm.types.TextScorer` with any model that can be loaded; torch is imported with the first text.
 
     Texts are scored one by one: in a batch with others, the last bits of a score would depend on its
     neighbours, and the same text in another shard might fall on the other side of a threshold.
@@ -49,9 +49,8 @@ class CheckpointScorer:
         if self._fingerprint is None:
             from llm.checkpoints.pretrained import Pretrained
 
-            self._fingerprint = digest(
-                [Pretrained.chosen(self.checkpoint, None).fingerprint(), self.max_chars]
-            )
+            weights = Pretrained.chosen(self.checkpoint, None).fingerprint()
+            self._fingerprint = digest([weights, self.max_chars])
         return self._fingerprint
 
     def score(self, texts: Sequence[str]) -> list[TextScore]:
@@ -59,8 +58,9 @@ class CheckpointScorer:
         scorer = self._load()
         found = []
         for text in texts:
-            (answer,) = scorer.respond([Request("", text[: self.max_chars])])
-            found.append(TextScore(-answer.log_likelihood, answer.n_tokens))
+            read = text[: self.max_chars]
+            (answer,) = scorer.respond([Request("", read)])
+            found.append(TextScore(-answer.log_likelihood, answer.n_tokens, len(read.encode())))
         return found
 
     def _load(self) -> Scorer:
