@@ -96,16 +96,11 @@ class TopShare:
 
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """Every judged document with its score and whether it stays: 17 bytes a document."""
-        size = pl.col("size").cast(pl.Int64) if self.of == "bytes" else pl.lit(1, pl.Int64)
-        ranked = (
-            corpus.scan()
-            .collect()
-            .sort(
-                ["score", "shard", "row"],
-                descending=[self.best == "highest", False, False],
-                nulls_last=True,
-            )
-        )
+        counted = pl.col("size").cast(pl.Int64) if self.of == "bytes" else pl.lit(1, pl.Int64)
+        notes = corpus.scan().with_columns(counted.alias("size")).collect()
+        order, descending = ["score", "shard", "row"], [self.best == "highest", False, False]
+        ranked = notes.sort(order, descending=descending, nulls_last=True)
+        size = pl.col("size")
         total, before = size.sum().over("group"), size.cum_sum().over("group") - size
         # a document stays when the share is not yet full at its middle: rounds to the nearest, never to none
         middle = (before.cast(pl.Float64) + size / 2) < total * self.keep_fraction

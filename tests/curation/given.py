@@ -18,6 +18,9 @@ from llm.tokenizers.byte import train as byte_tokenizer
 from tests.evaluation.conftest import compose_decoder
 from tests.models.composition import load_model
 
+CONTEXT = 512
+"""Tokens the checkpoint reads at once."""
+
 
 class Pairs:
     """Examples that are in no file."""
@@ -61,7 +64,7 @@ def words(folder: Path) -> str:
 def checkpoint(folder: Path) -> str:
     """A run with a small decoder on bytes, not trained."""
     tokenizer = byte_tokenizer([])
-    model = compose_decoder(tokenizer.vocab_size)
+    model = compose_decoder(tokenizer.vocab_size, CONTEXT)
     recipe = recipe_of(load_model("decoder", d_model=32, n_layers=2, n_heads=4))
     LocalCheckpoints().save(
         folder / "model" / "checkpoints",
@@ -69,7 +72,12 @@ def checkpoint(folder: Path) -> str:
         model=model.state_dict(),
         optimizer={},
         state={},
-        description={"config": recipe, "vocab_size": tokenizer.vocab_size, "max_seq_len": 64, "info": {}},
+        description={
+            "config": recipe,
+            "vocab_size": tokenizer.vocab_size,
+            "max_seq_len": CONTEXT,
+            "info": {},
+        },
         tokenizer=tokenizer,
     )
     return str(folder / "model")
