@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,6 +24,15 @@ from llm.statistics import Interval, wilson_interval
 from llm.types import ConfigError
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+@contextmanager
+def below(part: str) -> Iterator[None]:
+    """A mistake in a part is named as a mistake of the whole: `paths` becomes `PART.paths`."""
+    try:
+        yield
+    except ConfigError as mistake:
+        raise ConfigError(f"{part}.{mistake.key}", mistake.value, mistake.mend) from mistake
 
 
 class Trained(NamedTuple):
@@ -84,7 +94,14 @@ class Recipe:
 
     def fingerprint(self) -> str:
         """A digest of all files of examples."""
-        return files.digest([(name, source.fingerprint()) for name, source in self.examples.items()])
+        return files.digest(self._digests())
+
+    def _digests(self) -> dict[str, str]:
+        found = {}
+        for name, source in self.examples.items():
+            with below(f"examples.{name}"):
+                found[name] = source.fingerprint()
+        return found
 
     def split(self, seed: int) -> tuple[list[str], Split]:
         """The labels' names, and the normalised examples in three parts.
@@ -98,12 +115,10 @@ class Recipe:
         only: list[bool] = []
         for key, source in self.examples.items():
             before = len(texts)
-            try:
+            with below(f"examples.{key}"):
                 for text, label in source.read():
                     texts.append(text)
                     names.append(label)
-            except ConfigError as error:
-                raise ConfigError(f"examples.{key}.{error.key}", error.value, error.mend) from error
             only += [source.training_only] * (len(texts) - before)
         labels = sorted(set(names))
         for label in self.positive:
@@ -138,7 +153,8 @@ class Recipe:
         Raises:
             ConfigError: no threshold has the wanted precision.
         """
-        model, path = self.model.fit(parts.train.lines, parts.train.labels, directory, seed)
+        with below("model"):
+            model, path = self.model.fit(parts.train.lines, parts.train.labels, directory, seed)
         positive = [labels.index(label) for label in self.positive]
 
         def ask(part: Part) -> tuple[Scores, Scores, Truth]:
@@ -169,7 +185,7 @@ class Recipe:
             "normalisation": asdict(self.normalisation),
             "model": asdict(self.model),
             "seed": seed,
-            "data_sha256": {name: source.fingerprint() for name, source in self.examples.items()},
+            "data_sha256": self._digests(),
             "examples": {
                 "train": len(parts.train),
                 "development": len(parts.development),

@@ -30,8 +30,9 @@ def reliability_png(bins: Sequence[Bin]) -> bytes:
     with figure(4.6, 3.2, LIGHT) as (drawn, axes):
         axes.plot([0, 1], [0, 1], color=LIGHT[MUTED], linewidth=1, linestyle=(0, (4, 3)))
         x, y = [one.mean_score for one in bins], [one.positive.estimate for one in bins]
-        below = [one.positive.estimate - one.positive.low for one in bins]
-        above = [one.positive.high - one.positive.estimate for one in bins]
+        # Wilson's bounds at 0 and 1 may miss the estimate by a last bit
+        below = [max(0.0, one.positive.estimate - one.positive.low) for one in bins]
+        above = [max(0.0, one.positive.high - one.positive.estimate) for one in bins]
         axes.errorbar(x, y, yerr=[below, above], fmt="o", markersize=4, color=LIGHT[FIRST], elinewidth=1.2)
         for one in bins:
             axes.annotate(
