@@ -26,7 +26,7 @@ class FastText:
 
     Args:
         dim: Numbers a word is represented by.
-        epoch: Passes over the examples.
+        epoch: Passes over the examples; some thousand examples want 10 and more, some hundred thousand 5.
         lr: Learning rate at the beginning; it falls to zero.
         word_ngrams: Longest run of words that has a vector of its own; DCLM uses 2 (Li et al. 2024, 4.4).
         min_count: Rarer words are left out.
