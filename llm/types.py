@@ -289,3 +289,32 @@ class Exam(Protocol):
     def score(self, example: Mapping[str, Any], responses: Sequence[Response]) -> dict[str, float]:
         """What the answers, in the order of the requests, are worth."""
         ...
+
+
+class TextScore(NamedTuple):
+    """What a language model makes of a text: the negative log-probability of the tokens and bytes it read."""
+
+    nats: float
+    n_tokens: int
+    n_bytes: int
+
+
+@runtime_checkable
+class TextScorer(Protocol):
+    """A language model that says how likely texts are; it is pickled without its weights."""
+
+    def prepare(self) -> None:
+        """Looks for the model, so that a mistake shows before any work.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        ...
+
+    def score(self, texts: Sequence[str]) -> list[TextScore]:
+        """In the order of the texts, each alone; no tokens for a text too short to be judged."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A digest of all that scores depend on."""
+        ...

