@@ -58,7 +58,11 @@ class GopherRepetition:
         max_duplicate_line_chars: Share = 0.2,
         max_duplicate_paragraphs: Share = 0.3,
         max_duplicate_paragraph_chars: Share = 0.2,
-        max_top_ngram_chars: Annotated[Sequence[Share], Field(min_length=3, max_length=3)] = (0.2, 0.18, 0.16),
+        max_top_ngram_chars: Annotated[Sequence[Share], Field(min_length=3, max_length=3)] = (
+            0.2,
+            0.18,
+            0.16,
+        ),
         max_duplicate_ngram_chars: Annotated[Sequence[Share], Field(min_length=6, max_length=6)] = (
             0.15,
             0.14,
