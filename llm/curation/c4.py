@@ -126,7 +126,7 @@ class C4Quality:
             .explode("line")
             .with_columns(pl.col("line").str.strip_chars())
         )
-        line, kept = pl.col("line"), pl.lit(True)
+        line = pl.col("line")
         n_words = line.str.count_matches(r"\S+")
         long_word = line.str.len_bytes() > self.max_word_length
         long_word &= line.str.contains(rf"\S{{{self.max_word_length + 1}}}")
@@ -182,4 +182,4 @@ def _line_sentences(block: words.Words) -> NDArray[np.int64]:
     return block.per_text(opens) + 1
 
 
-_ENDS = np.array([ord(mark) for mark in ".!?。！？｡।॥؟۔։።၊။"], np.uint32)
+_ENDS = np.array([ord(mark) for mark in ".!?。！？｡।॥؟۔։።၊။"], np.uint32)  # noqa: RUF001

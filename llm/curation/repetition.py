@@ -142,7 +142,7 @@ def _ngram_chars(block: words.Words) -> NDArray[np.float64]:
 
 
 def _repeated(places: words.Places, gram: Numbers) -> tuple[words.Places, Numbers, words.Places]:
-    """The n-grams that occur more than once, in the order of the text, and a number for each different one."""
+    """The n-grams that occur more than once, in the order of the text, each different one with a number."""
     order = np.argsort(gram)
     ordered = gram[order]
     opens = np.append(True, ordered[1:] != ordered[:-1])[: gram.size]
@@ -209,8 +209,8 @@ def _powers(size: int) -> tuple[Numbers, Numbers]:
     """The powers of an odd number from the first on, and what undoes a multiplication by each."""
     base = 0x9E3779B97F4A7C15
     inverse = pow(base, -1, 1 << 64)
-    powers, undone = (np.cumprod(np.full(size, np.uint64(b), np.uint64)) for b in (base, inverse))
-    return powers, undone
+    powers = np.cumprod(np.full(size, base, np.uint64), dtype=np.uint64)
+    return powers, np.cumprod(np.full(size, inverse, np.uint64), dtype=np.uint64)
 
 
 def _mixed(number: Numbers) -> Numbers:
