@@ -150,7 +150,9 @@ def _cuts(codes: Codes, classes: Classes, places: Places) -> tuple[Flags, Flags]
     # neighbours that are one token: dots, hyphens
     same = np.append(False, (code[1:] == code[:-1]) & ~opens[1:] & (dots | dash)[1:])
     clitic = single & letters & _among(code, _APOSTROPHES) & _is_clitic(codes, classes, places)
-    same |= (code == ord("$")) & (left == CAPITAL)  # US$
+    dollars = (code == ord("$")) & (left == CAPITAL)  # US$
+    same |= dollars
+    cut |= dollars
     return (cut & ~same) | clitic, cut & ~np.append(same[1:], False)
 
 
