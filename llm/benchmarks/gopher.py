@@ -95,8 +95,6 @@ class Gopher:
             texts.append(row["text"])
             if len(texts) == self.n_documents:
                 break
-        if not texts:
-            raise ConfigError("path", self.path, "holds no documents")
         return texts
 
 
@@ -145,7 +143,8 @@ def prose(n_documents: int, seed: int) -> list[str]:
     among them documents that are short, lists, tables of numbers, full of hashes, or repeat themselves.
     """
     random = np.random.default_rng(seed)
-    stems = ["".join(random.choice(list("aeioulnrstmdkpb"), random.integers(3, 10))) for _ in range(4000)]
+    letters = random.choice(list("aeioulnrstmdkpb"), (4000, 10))
+    stems = ["".join(row[:length]) for row, length in zip(letters, random.integers(3, 10, 4000), strict=True)]
     vocabulary = np.array(["the", "of", "and", "to", "that", "with", "have", "be", "it's", "don't", *stems])
     weights = 1 / np.arange(2, len(vocabulary) + 2)
     weights /= weights.sum()

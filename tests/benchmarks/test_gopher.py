@@ -30,7 +30,7 @@ def test_decisions_are_those_of_datatrove(rules) -> None:
     pytest.importorskip("spacy")
     pytest.importorskip("datatrove")
     # a single sentence is left out: of n-grams that occur once, datatrove's counts the first
-    texts = [text for text in prose(46, 0) if rules != "repetition" or "\n" in text]
+    texts = [text for text in prose(14, 0) if rules != "repetition" or "\n" in text]
     assert agreement(rules, texts) == 1
 
 
@@ -39,7 +39,7 @@ def test_decisions_on_real_pages(rules, shared_dir: Path) -> None:
     pytest.importorskip("spacy")
     pytest.importorskip("datatrove")
     path = shared_dir / "data" / "c4-demo" / "c4_demo.jsonl.gz"
-    texts = Gopher(path=str(path), n_documents=300)._texts(0)[100:140]
+    texts = Gopher(path=str(path), n_documents=20)._texts(0)
     assert agreement(rules, texts) == 1
 
 
@@ -47,7 +47,7 @@ def test_words_are_counted_as_spacy_does(shared_dir: Path) -> None:
     pytest.importorskip("spacy")
     text = pytest.importorskip("datatrove.utils.text")
     path = shared_dir / "data" / "c4-demo" / "c4_demo.jsonl.gz"
-    texts = Gopher(path=str(path), n_documents=30)._texts(0)
+    texts = Gopher(path=str(path), n_documents=20)._texts(0)
     theirs = sum(len(text.split_into_words(page)) for page in texts)
     assert words.find(texts).starts.size == pytest.approx(theirs, rel=0.002)
 
@@ -67,9 +67,8 @@ def test_measures_both_sides(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("line", "why"), [('{"txt": "a"}\n', "line 1 has no text"), ("", "no documents")])
-def test_a_file_without_texts(line: str, why: str, tmp_path: Path) -> None:
+def test_a_file_without_texts(tmp_path: Path) -> None:
     path = tmp_path / "pages.jsonl"
-    path.write_text(line)
-    with pytest.raises(ConfigError, match=why):
+    path.write_text('{"text": "a"}\n{"txt": "a"}\n')
+    with pytest.raises(ConfigError, match="line 2 has no text"):
         Gopher(path=str(path))._texts(0)
