@@ -6,13 +6,20 @@ A.1.1: quality filtering, and of the repetition rules (their table A1) those on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from pydantic import Field
 
+from llm.curation import duplicate_lines, words
+from llm.curation.rules import above, below, elsewhere, share, verdict
 from llm.types import ConfigError
+
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
@@ -89,91 +96,99 @@ class GopherQuality:
             mend = f"is above max_mean_word_length={max_mean_word_length}"
             raise ConfigError("min_mean_word_length", min_mean_word_length, mend)
 
+    @property
+    def attributes(self) -> Mapping[str, PolarsDataType]:
+        """All that the rules look at; dropped after the step."""
+        return dict.fromkeys(_ATTRIBUTES, pl.Float64)
+
+    def tag_key(self) -> object:
+        """No bound has a part in what is measured."""
+        return ["gopher_quality", 1]
+
+    def tag(self, texts: pl.Series) -> pl.DataFrame:
+        """Every measure of every text."""
+        listed = texts.to_list()
+        n_words, n_tokens, n_alphabetic, n_chars = _count_words(listed)
+        counted = texts.to_frame("text").select(_counts(pl.col("text")))
+        hashes, ellipses, lines, bullets, open_ends, stops = (column.to_numpy() for column in counted)
+        columns = [
+            n_words,
+            share(n_chars, n_words),
+            share(hashes, n_tokens),
+            share(ellipses, n_tokens),
+            share(bullets, lines),
+            share(open_ends, lines),
+            share(n_alphabetic, n_tokens),
+            stops,
+            *duplicate_lines.measure(listed).T,
+        ]
+        return pl.DataFrame(dict(zip(_ATTRIBUTES, columns, strict=True)), schema=dict(self.attributes))
+
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
         """Judges every document outside `except_domains`."""
-        rules = self._rules()
-        measured = documents.with_columns(
-            pl.col("text").str.extract_all(r"\S+").alias("_words"),
-            _parts(r"\n").alias("_lines"),
-            _parts(r"\n\s*\n").alias("_paragraphs"),
-        ).with_columns(value.cast(pl.Float64).alias(f"_{name}") for name, value, _ in rules)
-        judged = ~pl.col("domain").is_in(list(self.except_domains))
-        reason = pl.coalesce(
-            pl.when(judged & broken(pl.col(f"_{name}"))).then(pl.lit(name)) for name, _, broken in rules
-        )
-        score = pl.coalesce(
-            pl.when(pl.col("reason") == name).then(pl.col(f"_{name}")) for name, _, _ in rules
-        )
-        own = ["_words", "_lines", "_paragraphs", *(f"_{name}" for name, _, _ in rules)]
-        return (
-            measured.with_columns(reason.alias("reason"))
-            .with_columns(
-                pl.col("reason").is_null().alias("keep"),
-                score.alias("score"),
-                pl.lit(None, pl.String).alias("match"),
-            )
-            .drop(own)
-        )
-
-    def _rules(self) -> list[tuple[str, pl.Expr, Callable[[pl.Expr], pl.Expr]]]:
-        """Name, what is measured, and when the measure is out of bounds."""
-        words, lines, paragraphs = pl.col("_words"), pl.col("_lines"), pl.col("_paragraphs")
-        n_words, element = words.list.len(), pl.element()
-        text = pl.col("text")
-        stops = sum(
-            (text.str.contains(rf"(?i)\b{stop}\b").cast(pl.Int64) for stop in STOP_WORDS), start=pl.lit(0)
-        )
-        mean_length = words.list.eval(element.str.len_chars()).list.mean().fill_null(0.0)
-        return [
-            ("too_few_words", n_words, lambda m: m < self.min_words),
-            ("too_many_words", n_words, lambda m: m > self.max_words),
-            ("words_too_short", mean_length, lambda m: m < self.min_mean_word_length),
-            ("words_too_long", mean_length, lambda m: m > self.max_mean_word_length),
-            (
-                "hash_signs",
-                _ratio(text.str.count_matches("#"), n_words),
-                lambda m: m > self.max_symbol_word_ratio,
-            ),
-            (
-                "ellipses",
-                _ratio(text.str.count_matches(r"\.\.\.|…"), n_words),
-                lambda m: m > self.max_symbol_word_ratio,
-            ),
-            ("bullet_lines", _share(lines, r"^\s*[-*•‣▪◦]"), lambda m: m > self.max_bullet_lines),
-            ("ellipsis_lines", _share(lines, r"(\.\.\.|…)\s*$"), lambda m: m > self.max_ellipsis_lines),
-            ("few_alphabetic_words", _share(words, r"\p{L}"), lambda m: m < self.min_alphabetic_words),
-            ("few_stop_words", stops, lambda m: m < self.min_stop_words),
-            ("duplicate_lines", _repeated(lines), lambda m: m > self.max_duplicate_lines),
-            ("duplicate_line_chars", _repeated_chars(lines), lambda m: m > self.max_duplicate_line_chars),
-            ("duplicate_paragraphs", _repeated(paragraphs), lambda m: m > self.max_duplicate_paragraphs),
-            (
+        symbols = self.max_symbol_word_ratio
+        rules = [
+            below("too_few_words", "_words", self.min_words),
+            above("too_many_words", "_words", self.max_words),
+            below("words_too_short", "_mean_word_length", self.min_mean_word_length),
+            above("words_too_long", "_mean_word_length", self.max_mean_word_length),
+            above("hash_signs", "_hash_signs", symbols),
+            above("ellipses", "_ellipses", symbols),
+            above("bullet_lines", "_bullet_lines", self.max_bullet_lines),
+            above("ellipsis_lines", "_ellipsis_lines", self.max_ellipsis_lines),
+            below("few_alphabetic_words", "_alphabetic_words", self.min_alphabetic_words),
+            below("few_stop_words", "_stop_words", self.min_stop_words),
+            above("duplicate_lines", "_duplicate_lines", self.max_duplicate_lines),
+            above("duplicate_line_chars", "_duplicate_line_chars", self.max_duplicate_line_chars),
+            above("duplicate_paragraphs", "_duplicate_paragraphs", self.max_duplicate_paragraphs),
+            above(
                 "duplicate_paragraph_chars",
-                _repeated_chars(paragraphs),
-                lambda m: m > self.max_duplicate_paragraph_chars,
+                "_duplicate_paragraph_chars",
+                self.max_duplicate_paragraph_chars,
             ),
         ]
+        return verdict(self, documents, rules, elsewhere(self.except_domains))
 
 
-def _parts(separator: str) -> pl.Expr:
-    """Non-blank parts of the text, trimmed."""
-    # polars splits on literals only, so the pattern first becomes a character no text holds
-    marked = pl.col("text").str.replace_all(separator, "\x1e").str.split("\x1e")
-    return marked.list.eval(pl.element().str.strip_chars().filter(pl.element().str.strip_chars() != ""))
+_ATTRIBUTES = (
+    "_words",
+    "_mean_word_length",
+    "_hash_signs",
+    "_ellipses",
+    "_bullet_lines",
+    "_ellipsis_lines",
+    "_alphabetic_words",
+    "_stop_words",
+    *(f"_{name}" for name in duplicate_lines.MEASURES),
+)
 
 
-def _ratio(part: pl.Expr, whole: pl.Expr) -> pl.Expr:
-    return pl.when(whole > 0).then(part / whole).otherwise(0.0)
+def _count_words(texts: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
+    """Of each text: words, tokens (words and punctuation), words with a letter, characters in words."""
+    found: list[list[NDArray[np.int64]]] = []
+    for block in words.blocks(texts):
+        is_word = block.holding(words.LETTER, words.CAPITAL, words.DIGIT)
+        found.append(
+            [
+                block.per_text(is_word),
+                np.diff(block.first),
+                block.per_text(block.holding(words.LETTER, words.CAPITAL)),
+                block.per_text((block.ends - block.starts) * is_word),
+            ]
+        )
+    none = np.zeros(0, np.int64)
+    return tuple(np.concatenate([none, *parts]) for parts in zip(*found, strict=True)) or (none,) * 4
 
 
-def _share(parts: pl.Expr, pattern: str) -> pl.Expr:
-    return parts.list.eval(pl.element().str.contains(pattern)).list.mean().fill_null(0.0)
-
-
-def _repeated(parts: pl.Expr) -> pl.Expr:
-    return _ratio(parts.list.len() - parts.list.n_unique(), parts.list.len())
-
-
-def _repeated_chars(parts: pl.Expr) -> pl.Expr:
-    total = parts.list.eval(pl.element().str.len_chars()).list.sum()
-    unique = parts.list.unique().list.eval(pl.element().str.len_chars()).list.sum()
-    return _ratio(total - unique, total)
+def _counts(text: pl.Expr) -> list[pl.Expr]:
+    """`#`, ellipses, lines with something in them, bullets, ellipses at line ends, different stop words."""
+    # the boundary of ASCII is the one that regular expressions find without looking back
+    stops = (text.str.contains(rf"(?i)(?-u:\b){stop}(?-u:\b)").cast(pl.Int64) for stop in STOP_WORDS)
+    return [
+        text.str.count_matches("#", literal=True).alias("hashes"),
+        text.str.count_matches(r"\.\.\.|…").alias("ellipses"),
+        text.str.count_matches(r"\S[^\n]*").alias("lines"),
+        text.str.count_matches(r"(?m)^[^\S\n]*[-*•‣▪◦]").alias("bullets"),
+        text.str.count_matches(r"(?m)(?:\.\.\.|…)[^\S\n]*$").alias("open_ends"),
+        pl.sum_horizontal(stops).alias("stops"),
+    ]
