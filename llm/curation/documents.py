@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from llm.curation.base import DOCUMENT_COLUMNS
+from llm.types import ConfigError
 
 FRAME_CHARS = 1 << 24
 EXCERPT_CHARS = 500
@@ -68,6 +70,16 @@ def batched(found: Iterable[Document | pl.DataFrame]) -> Iterator[pl.DataFrame]:
             yield one
     if held:
         yield frame(held)
+
+
+def require(module: str, extra: str, key: str, value: object) -> None:
+    """Sees that an optional package is there, without importing it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ConfigError(key, value, f"needs {module}: pip install -e '.[{extra}]'")
 
 
 class Streamed(ABC):
