@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -210,13 +209,25 @@ def _rule(pattern: str) -> tuple[bool, bool, re.Pattern[str]]:
     keeps, pattern = pattern.startswith("!"), pattern.strip().removeprefix("!")
     folders_only, pattern = pattern.endswith("/"), pattern.rstrip("/")
     tied = "/" in pattern
-    steps = []
-    for step in pattern.lstrip("/").split("/"):
-        # a star does not cross slashes, two of them do
-        inner = fnmatch.translate(step).replace(".*", "[^/]*")
-        steps.append("(?:.*/)?" if step == "**" else inner + "/")
-    body = "".join(steps).removesuffix("/")
+    body = WILDCARD.sub(_wildcard, pattern.lstrip("/"))
     return keeps, folders_only, re.compile(body if tied else f"(?:.*/)?{body}")
+
+
+WILDCARD = re.compile(
+    r"(?P<any>(?:(?<=/)|^)\*\*/)|(?P<below>/\*\*$)|\*+|\?|\[(?P<set>!?[^]/]+)\]|.", re.DOTALL
+)
+
+
+def _wildcard(found: re.Match[str]) -> str:
+    """One sign of a pattern as a regular expression: a star does not cross slashes, two of them do."""
+    if found["any"]:
+        return "(?:.*/)?"
+    if found["below"]:
+        return "/.+"
+    if found["set"]:
+        inner = found["set"].replace("\\", "\\\\").replace("[", "\\[")
+        return f"[^/{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]"
+    return {"*": "[^/]*", "?": "[^/]"}.get(found[0][0], re.escape(found[0]))
 
 
 def _walk(folder: Path, top: Path, excluded: Excluded) -> Iterator[Path]:

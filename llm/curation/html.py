@@ -9,7 +9,7 @@ import codecs
 import logging
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
+from html import unescape
 from typing import Annotated, NamedTuple
 
 import polars as pl
@@ -71,14 +71,8 @@ class Extractor:
         return self._visible(page, only_deep=True)
 
     def _visible(self, page: str, *, only_deep: bool = False) -> Extraction:
-        seen = _Visible()
-        try:
-            seen.feed(page)
-            seen.close()
-        except (ValueError, AssertionError, RecursionError):
-            return Extraction("", False, "broken_html")
-        text = seen.text()
-        if not text or (only_deep and seen.max_depth <= MAX_DEPTH):
+        text, depth = visible(page)
+        if not text or (only_deep and depth <= MAX_DEPTH):
             return Extraction("", False, "no_main_text")
         return Extraction(*_sound(text, "extraction_fallback"))
 
@@ -88,51 +82,52 @@ def _sound(text: str, reason: str | None) -> tuple[str, bool, str | None]:
     return text, True, reason
 
 
-class _Visible(HTMLParser):
-    """What a browser would show, tags that begin a line as line ends; and how deep the elements lie."""
+HIDDEN = frozenset({"script", "style", "noscript", "template", "title", "svg", "iframe", "object"})
+INLINE = frozenset(re.findall(r"\w+", """
+    a abbr b bdi bdo cite code data dfn em font i kbd mark q s samp small span strong sub sup time tt u var
+    wbr"""))  # fmt: skip
+# these need no end tag, so counting them would make every long list deep
+OPEN = frozenset(re.findall(r"\w+", """
+    area base br col embed hr img input link meta param source track wbr p li dd dt tr td th option tbody
+    thead tfoot"""))  # fmt: skip
+TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][\w:-]*)[^<>]*>?|(?P<comment><!--)|<[!?/][^<>]*>?|<")
 
-    HIDDEN = frozenset({"script", "style", "noscript", "template", "head", "svg", "iframe", "object"})
-    INLINE = frozenset(re.findall(r"\w+", """
-        a abbr b bdi bdo cite code data dfn em font i kbd mark q s samp small span strong sub sup time tt u
-        var wbr"""))  # fmt: skip
-    # these need no end tag, so counting them would make every long list deep
-    OPEN = frozenset(re.findall(r"\w+", """
-        area base br col embed hr img input link meta param source track wbr p li dd dt tr td th option tbody
-        thead tfoot"""))  # fmt: skip
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._parts: list[str] = []
-        self._hidden = self._depth = self.max_depth = 0
+def visible(page: str) -> tuple[str, int]:
+    """What a browser would show, a line for each block; and how deep the elements lie.
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
-        if tag in self.HIDDEN:
-            self._hidden += 1
-        if tag not in self.OPEN:
-            self._depth += 1
-            self.max_depth = max(self.max_depth, self._depth)
-        if tag not in self.INLINE:
-            self._parts.append("\n")
+    It reads once from front to back, whatever the page holds; a parser that builds a tree does not.
+    """
+    parts: list[str] = []
+    at = depth = max_depth = 0
+    while found := TAG.search(page, at):
+        parts.append(_shown(page[at : found.start()]))
+        at = found.end()
+        name = (found["name"] or "").lower()
+        if found["comment"]:
+            at = _after(page, "-->", at)
+        elif not name:
+            parts.append("<" if found[0] == "<" else "")
+        elif name in HIDDEN and not found["end"]:
+            closing = re.compile(f"</{name}", re.IGNORECASE).search(page, at)
+            at = closing.start() if closing else len(page)
+        else:
+            if name not in OPEN:
+                depth = max(0, depth - 1) if found["end"] else depth + 1
+                max_depth = max(max_depth, depth)
+            parts.append("" if name in INLINE else "\n")
+    parts.append(_shown(page[at:]))
+    lines = (re.sub(" +", " ", line).strip() for line in "".join(parts).split("\n"))
+    return "\n".join(line for line in lines if line), max_depth
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self.HIDDEN:
-            self._hidden = max(0, self._hidden - 1)
-        if tag not in self.OPEN:
-            self._depth = max(0, self._depth - 1)
-        if tag not in self.INLINE:
-            self._parts.append("\n")
 
-    def handle_startendtag(self, tag: str, attrs: object) -> None:  # noqa: ARG002
-        if tag not in self.INLINE:
-            self._parts.append("\n")
+def _shown(data: str) -> str:
+    return re.sub(r"\s+", " ", unescape(data))
 
-    def handle_data(self, data: str) -> None:
-        if not self._hidden:
-            self._parts.append(re.sub(r"\s+", " ", data))
 
-    def text(self) -> str:
-        lines = (line.strip() for line in "".join(self._parts).split("\n"))
-        return "\n".join(line for line in lines if line)
+def _after(page: str, mark: str, at: int) -> int:
+    end = page.find(mark, at)
+    return len(page) if end < 0 else end + len(mark)
 
 
 def decoded(raw: bytes, charset: str | None = None) -> tuple[str, str | None]:

@@ -59,10 +59,10 @@ class WarcFiles(FileSource):
         from warcio.statusandheaders import StatusAndHeadersParserException
 
         extractor = Extractor(self.max_tags)
-        stream = io.BufferedReader(_Raw(blocks(piece.path, limits=self.limits)), 1 << 16)
+        raw = _Raw(blocks(piece.path, limits=self.limits))
         number = 0
         try:
-            for number, record in enumerate(ArchiveIterator(stream)):
+            for number, record in enumerate(ArchiveIterator(io.BufferedReader(raw, 1 << 16))):
                 if record.rec_type in ("response", "resource", "revisit", "conversion"):
                     made = self._record(piece, number, record, extractor)
                     headers = record.rec_headers
@@ -73,7 +73,9 @@ class WarcFiles(FileSource):
                         provenance=excerpt(url.strip("<> ")) if url else made.provenance,
                     )
         except (ArchiveLoadFailed, StatusAndHeadersParserException, ValueError, EOFError) as error:
-            raise Unreadable("corrupt" if number else "not_warc") from error
+            raise raw.failure or Unreadable("corrupt" if number else "not_warc") from error
+        if raw.failure is not None:
+            raise raw.failure
 
     def _record(self, piece: Piece, number: int, record: Any, extractor: Extractor) -> Document:
         kind, charset = _content_type(record)
@@ -89,8 +91,9 @@ class WarcFiles(FileSource):
             return self.reject(piece, "not_html", kind, number)
         try:
             raw = record.content_stream().read(self.max_document_bytes + 1)
-        except Unreadable:
-            raise
+            cut_short = len(raw) <= self.max_document_bytes and record.raw_stream.limit
+            if cut_short and not record.raw_stream.read(1):
+                return self.reject(piece, "truncated", raw, number)
         except Exception:  # a transfer or content encoding that is broken: several libraries' errors
             return self.reject(piece, "broken_record", "", number)
         if len(raw) > self.max_document_bytes:
@@ -119,17 +122,24 @@ def _content_type(record: Any) -> tuple[str, str | None]:
 
 
 class _Raw(io.RawIOBase):
-    """A stream of blocks as the file that a library wants to read from."""
+    """A stream of blocks as the file that a library wants to read from.
+
+    failure: why it ended early; raised here, it would cost the bytes that came before it.
+    """
 
     def __init__(self, source: Iterator[bytes]) -> None:
         self._source, self._held = source, memoryview(b"")
+        self.failure: Unreadable | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self._held:
-            block = next(self._source, None)
+            try:
+                block = next(self._source, None)
+            except Unreadable as failure:
+                self.failure, block = failure, None
             if block is None:
                 return 0
             self._held = memoryview(block)

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterator, Set
 from typing import Any
 
-HIDDEN = frozenset({"ref", "references", "table", "gallery", "timeline", "score", "imagemap", "graph",
-                    "hiero", "templatestyles", "mapframe", "maplink", "indicator", "inputbox", "section"})  # fmt: skip
+HIDDEN = frozenset({
+    *("ref", "references", "table", "gallery", "timeline", "score", "imagemap", "graph", "hiero", "section"),
+    *("templatestyles", "mapframe", "maplink", "indicator", "inputbox"),
+})  # fmt: skip
 """Tags of which plain text keeps nothing."""
 
 TEMPLATES = {

@@ -9,7 +9,6 @@ import csv
 import gzip
 import json
 import lzma
-import pickle
 import random
 import subprocess
 import sys
@@ -22,13 +21,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llm.curation import files
-from llm.curation.base import DOCUMENT_COLUMNS, StreamedSource
 from llm.curation.csv_files import CsvFiles
-from llm.curation.documents import SCHEMA
 from llm.curation.jsonl import JsonLines, Parser
 from llm.curation.parquet import Parquet
 from llm.curation.text import TextFiles
 from llm.types import ConfigError
+from tests.curation.reading import read, rows, told
 
 COMPRESS = {
     ".gz": gzip.compress,
@@ -36,32 +34,6 @@ COMPRESS = {
     ".bz2": lambda data: bz2.compress(data, 1),
     ".xz": lambda data: lzma.compress(data, preset=0),
 }
-
-
-def read(source) -> pl.DataFrame:
-    """Everything a source says, as another process would get it."""
-    assert isinstance(source, StreamedSource)
-    parts = source.parts()
-    assert len(set(parts)) == len(parts)
-    source = pickle.loads(pickle.dumps(source))
-    frames = [frame for part in parts for frame in source.read(part)]
-    assert all(frame.schema == SCHEMA for frame in frames)
-    return pl.concat(frames)
-
-
-def rows(source) -> list[tuple]:
-    """Id, text, source and domain of what is kept."""
-    frame = source.documents().collect()
-    assert tuple(frame.columns) == DOCUMENT_COLUMNS
-    return frame.select("id", "text", "source", "domain").rows()
-
-
-def told(source) -> list[tuple]:
-    """Id, text and reason of everything."""
-    found = read(source)
-    rejects = found.filter(~pl.col("keep"))
-    assert rejects["reason"].null_count() == 0
-    return found.select("id", "text", "keep", "reason").rows()
 
 
 # ----------------------------------------------------------------------------- text
