@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from llm.curation.documents import EXCERPT_CHARS, FRAME_CHARS, SCHEMA, Document
-from llm.curation.files import FIELDS, PART_BYTES, Columns, Piece, find
+from llm.curation.files import FIELDS, PART_BYTES, Bytes, Columns, Piece, find
 from llm.curation.streams import Unreadable
 from llm.types import ConfigError
 
@@ -26,6 +26,31 @@ class Parquet(Columns):
     """
 
     suffixes = (".parquet",)
+
+    def __init__(
+        self,
+        path: str,
+        text: str = "text",
+        id: str | None = None,
+        domain: str = "text",
+        domain_column: str | None = None,
+        *,
+        licence: str | None = None,
+        licence_column: str | None = None,
+        provenance_column: str | None = None,
+        max_document_bytes: Bytes = 50_000_000,
+    ) -> None:
+        super().__init__(
+            path,
+            text,
+            id,
+            domain,
+            domain_column,
+            licence=licence,
+            licence_column=licence_column,
+            provenance_column=provenance_column,
+            max_document_bytes=max_document_bytes,
+        )
 
     def _find(self) -> list[Path]:
         return find(self.path, self.suffixes)
