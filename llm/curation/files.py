@@ -308,24 +308,37 @@ class Columns(FileSource):
             n_bytes = len(text.encode("utf-8", "replace"))
             if n_bytes > self.max_document_bytes:
                 return self.reject(piece, "too_large", text, place, n_bytes)
-        made = self.document(piece, place, text, reason)
-        return named(made, row, self.wanted)
+        text, reason = clean(text, reason)
+        name = f"{piece.name}:{place}"
+        told = own_fields(row, self._fields)
+        return Document(
+            told.get("id", name),
+            text,
+            _source(piece),
+            told.get("domain", self.domain),
+            told.get("licence", self.licence),
+            told.get("provenance", name),
+            reason=reason,
+        )
+
+    @cached_property
+    def _fields(self) -> list[tuple[str, str]]:
+        return fields_of(self.wanted)
 
 
-def named(document: Document, row: Mapping[str, Any], wanted: Mapping[str, str]) -> Document:
-    """A document with the id, domain, licence and provenance that its row has."""
-    told: dict[str, Any] = {
-        FIELDS[key]: _plain(row.get(column)) for key, column in wanted.items() if key in FIELDS
-    }
-    told = {field: value for field, value in told.items() if value is not None}
-    return document._replace(**told) if told else document
+def fields_of(wanted: Mapping[str, str]) -> list[tuple[str, str]]:
+    """A document's fields that rows give, each with its column."""
+    return [(FIELDS[key], column) for key, column in wanted.items() if key in FIELDS]
 
 
-def _plain(value: object) -> str | None:
-    """A name in a row as text; null for what is none."""
-    if isinstance(value, str | int | float):
-        return clean(str(value))[0]
-    return None
+def own_fields(row: Mapping[str, Any], fields: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What a row says of its document, as text; what is null, missing or no plain value is left out."""
+    told = {}
+    for field, column in fields:
+        value = row.get(column)
+        if isinstance(value, str | int | float):
+            told[field], _ = clean(value if isinstance(value, str) else str(value))
+    return told
 
 
 def check_columns(wanted: Mapping[str, str], headers: Iterator[Sequence[str]]) -> None:

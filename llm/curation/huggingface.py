@@ -172,5 +172,6 @@ class HuggingFaceDataset(Streamed):
             )
         assert isinstance(text, str)
         text, reason = clean(text)
+        told: dict[str, Any] = files.own_fields(row, files.fields_of(self._wanted))
         made = Document(place, text, self.dataset, self.domain, self.licence, place, reason=reason)
-        return files.named(made, row, self._wanted)
+        return made._replace(**told)
