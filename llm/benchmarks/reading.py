@@ -1,4 +1,4 @@
-"""Our readers of JSON lines and parquet, with all they check, against a plain loop and a plain polars call."""
+"""Readers of JSON lines and parquet, with all they check, against a plain loop and a plain polars call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Count = Annotated[int, Field(gt=0)]
 
 
 class Reading:
-    """One process reads the same documents, drawn at random, from both kinds of file, ours and theirs in turn.
+    """One process reads the same random documents from both kinds of file, ours and theirs in turn.
 
     The references do the least that gives a frame of texts: ``json.loads`` line by line, and
     ``polars.read_parquet``. Ours also tell of what is no document, and hold a part of the file at a time.

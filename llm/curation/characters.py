@@ -15,18 +15,18 @@ MIN_EVIDENCE = 16
 
 
 def clean(text: str, reason: str | None = None) -> tuple[str, str | None]:
-    """The text without NUL and lone surrogates, which no UTF-8 file can hold, and the first reason to say so.
+    """The text without NUL, and the first reason to say that it was altered.
 
     Nothing else is touched: no normal form, no order of writing, no mark that combines.
     """
     if "\0" in text:
-        text, reason = text.replace("\0", ""), reason or "nul_bytes"
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            text, reason = SURROGATE.sub("\ufffd", text), reason or "lone_surrogates"
+        return text.replace("\0", ""), reason or "nul_bytes"
     return text, reason
+
+
+def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for lone surrogates, which no UTF-8 can hold."""
+    return text if text.isascii() else SURROGATE.sub("\ufffd", text)
 
 
 def is_binary(raw: bytes) -> bool:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from llm.curation.base import DOCUMENT_COLUMNS
+from llm.curation.characters import without_surrogates
 from llm.types import ConfigError
 
 FRAME_CHARS = 1 << 24
@@ -49,10 +50,28 @@ def excerpt(raw: str | bytes) -> str:
 
 def frame(documents: Sequence[Document]) -> pl.DataFrame:
     """Documents as a frame; column by column, for polars looks at each value of rows."""
+    try:
+        return _frame(documents)
+    except UnicodeEncodeError:
+        # so seldom that looking for it in every text would cost more
+        return _frame([_encodable(one) for one in documents])
+
+
+def _frame(documents: Sequence[Document]) -> pl.DataFrame:
     columns: Iterable[Sequence[object]] = zip(*documents, strict=True) if documents else [()] * len(SCHEMA)
     return pl.DataFrame(
         [pl.Series(name, values, SCHEMA[name]) for name, values in zip(SCHEMA, columns, strict=True)]
     )
+
+
+def _encodable(one: Document) -> Document:
+    """The document with U+FFFD for lone surrogates; `lone_surrogates` says that its text had some."""
+    changed: dict[str, Any] = {
+        field: without_surrogates(value) for field, value in one._asdict().items() if isinstance(value, str)
+    }
+    if changed["text"] != one.text and one.reason is None:
+        changed["reason"] = "lone_surrogates"
+    return one._replace(**changed)
 
 
 def batched(found: Iterable[Document | pl.DataFrame]) -> Iterator[pl.DataFrame]:

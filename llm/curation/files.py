@@ -98,6 +98,11 @@ class Piece(NamedTuple):
     line: int = 1
     number: int = 0
 
+    @property
+    def source(self) -> str:
+        """The file's own name."""
+        return self.name.rpartition("/")[2]
+
 
 class FileSource(Streamed):
     """A source whose documents lie in files. No bad file or record ends the reading: each is told of.
@@ -176,7 +181,7 @@ class FileSource(Streamed):
         """A sound document; `place` is the line or record it begins at, None for the whole file."""
         text, reason = clean(text, reason)
         name = piece.name if place is None else f"{piece.name}:{place}"
-        return Document(name, text, _source(piece), self.domain, self.licence, name, True, reason)
+        return Document(name, text, piece.source, self.domain, self.licence, name, True, reason)
 
     def reject(
         self, piece: Piece, reason: str, raw: str | bytes, place: object = None, score: float | None = None
@@ -184,13 +189,13 @@ class FileSource(Streamed):
         """What could not become a document."""
         name = piece.name if place is None else f"{piece.name}:{place}"
         text = excerpt(raw)
-        return Document(name, text, _source(piece), self.domain, self.licence, name, False, reason, score)
+        return Document(name, text, piece.source, self.domain, self.licence, name, False, reason, score)
 
     def unreadable(self, piece: Piece, reason: str) -> Document:
         """What is said of a file as a whole; its id differs from those of documents that were read of it."""
         name = f"{piece.name}#{reason}"
         return Document(
-            name, "", _source(piece), self.domain, self.licence, piece.name, keep=False, reason=reason
+            name, "", piece.source, self.domain, self.licence, piece.name, keep=False, reason=reason
         )
 
     def stream(self, piece: Piece) -> tuple[bool, Iterator[bytes]]:
@@ -229,10 +234,6 @@ class FileSource(Streamed):
     def cut(self, piece: Piece, size: int) -> Iterator[Piece]:  # noqa: ARG002  (for those that can cut)
         """Ranges of a large file; the file itself where it cannot be cut."""
         yield piece
-
-
-def _source(piece: Piece) -> str:
-    return piece.name.rpartition("/")[2]
 
 
 class Columns(FileSource):
@@ -314,7 +315,7 @@ class Columns(FileSource):
         return Document(
             told.get("id", name),
             text,
-            _source(piece),
+            piece.source,
             told.get("domain", self.domain),
             told.get("licence", self.licence),
             told.get("provenance", name),

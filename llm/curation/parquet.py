@@ -135,26 +135,26 @@ class Parquet(Columns):
             else default.alias(name)
             for name, default in defaults.items()
         ]
-        too_large = size > self.max_document_bytes
-        reason = (
-            pl.when(text.is_null())
-            .then(pl.lit("no_text"))
-            .when(too_large)
-            .then(pl.lit("too_large"))
-            .when(text.str.contains("\0", literal=True))
-            .then(pl.lit("nul_bytes"))
-        )
-        sound = text.is_not_null() & ~too_large
-        held = pl.when(too_large).then(text.str.slice(0, EXCERPT_CHARS)).otherwise(text).fill_null("")
-        told = taken.select(
-            *named,
-            held.str.replace_all("\0", "", literal=True).alias("text"),
-            pl.lit(piece.path.name).alias("source"),
-            sound.alias("keep"),
-            reason.alias("reason"),
-            pl.when(too_large).then(size).cast(pl.Float64).alias("score"),
-            pl.lit(None, pl.String).alias("match"),
-        )
-        # a reject is found by its place, for its id may be what is wrong with it
-        told = told.with_columns(pl.when("keep").then("id").otherwise(place).alias("id"))
-        return told.select(list(SCHEMA))
+        too_large, nul = size > self.max_document_bytes, text.str.contains("\0", literal=True)
+        if taken.select((text.is_null() | too_large | nul).any()).item():
+            told = _judged(taken.with_columns(named), too_large, nul)
+            # a reject is found by its place, for its id may be what is wrong with it
+            told = told.with_columns(pl.when("keep").then("id").otherwise(place).alias("id"))
+        else:  # what nearly every frame is like: the texts stay where they are
+            told = taken.with_columns(*named, pl.lit(True).alias("keep"))
+        absent = [name for name in SCHEMA if name not in (*told.columns, "source")]
+        rest = [pl.lit(None, SCHEMA[name]).alias(name) for name in absent]
+        return told.with_columns(pl.lit(piece.source).alias("source"), *rest).select(list(SCHEMA))
+
+
+def _judged(taken: pl.DataFrame, too_large: pl.Expr, nul: pl.Expr) -> pl.DataFrame:
+    """The rows with `keep`, `reason` and `score`, and texts as these say."""
+    text = pl.col("text")
+    reason = pl.when(text.is_null()).then(pl.lit("no_text")).when(too_large).then(pl.lit("too_large"))
+    held = pl.when(too_large).then(text.str.slice(0, EXCERPT_CHARS)).otherwise(text).fill_null("")
+    return taken.with_columns(
+        held.str.replace_all("\0", "", literal=True).alias("text"),
+        (text.is_not_null() & ~too_large).alias("keep"),
+        reason.when(nul).then(pl.lit("nul_bytes")).alias("reason"),
+        pl.when(too_large).then(text.str.len_bytes()).cast(pl.Float64).alias("score"),
+    )

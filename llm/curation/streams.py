@@ -221,6 +221,15 @@ def chunks(source: Iterable[bytes], separator: bytes, max_bytes: int) -> Iterato
     held, seen = bytearray(), 0
     skipped: Chunk | None = None
     for block in source:
+        end = block.rfind(separator) if skipped is None else -1
+        if end >= 0:
+            # what nearly every block is like: copied once
+            end += len(separator)
+            data = b"".join((held, memoryview(block)[:end]))
+            yield Chunk(data, len(data), data.count(b"\n"))
+            held = bytearray(memoryview(block)[end:])
+            seen = len(held)
+            continue
         held += block
         if skipped is not None:
             end = held.find(separator)

@@ -29,9 +29,13 @@ TEMPLATES = {
 }
 """Templates that stand in the middle of a sentence, and which of their unnamed arguments is its word."""
 
+MAX_UNCLOSED = 500
+"""Brackets or tags that nothing closes: on more of them the parser's time would grow with their square."""
+START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
+
 HEADING = "\x1e"
 SWITCH = re.compile(r"__[A-Z]+__")
-EMPTY_BRACKETS = re.compile(r"\s*[(（][\s,;:.–-]*[)）]")  # noqa: RUF001  (those of East Asian texts)
+EMPTY_BRACKETS = re.compile(r" ?[(（][ ,;:.–-]{0,20}[)）]")  # noqa: RUF001  (those of East Asian texts)
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z-]+)?")
 
 
@@ -45,10 +49,12 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
         dropped: Namespaces, in small letters, whose links show nothing in the text.
 
     Returns:
-        The text, empty where nothing is left; None where the markup could not be parsed.
+        The text, empty where nothing is left; None where the markup is broken beyond parsing.
     """
     import mwparserfromhell
 
+    if _unclosed(markup) > MAX_UNCLOSED:
+        return None
     try:
         tree = mwparserfromhell.parse(markup, skip_style_tags=False)
         text = "".join(_words(tree, dropped))
@@ -57,6 +63,12 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
     text = EMPTY_BRACKETS.sub("", SWITCH.sub("", text))
     lines = [re.sub(r"[ \t]+", " ", line).strip(" ") for line in text.split("\n")]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(_filled(lines))).strip()
+
+
+def _unclosed(markup: str) -> int:
+    pairs = (("{{", "}}"), ("[[", "]]"), ("{|", "|}"))
+    tags = len(START_TAG.findall(markup)) - markup.count("</")
+    return max(tags, *(markup.count(opening) - markup.count(closing) for opening, closing in pairs))
 
 
 def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:
