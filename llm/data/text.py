@@ -18,11 +18,11 @@ from pydantic import Field
 
 from llm import runtime
 from llm.data.boundaries import AfterBlankLine
-from llm.data.download import fetch
 from llm.data.packed import PackedTokens, require_a_window
 from llm.data.packing import tokens_of
 from llm.files import cache_directory
 from llm.inputs import digest, read_text
+from llm.runs.download import fetch
 from llm.runs.progress import Display, Progress
 from llm.tokenizers.base import Corpus
 from llm.types import ConfigError, Splits, Tokenizer

@@ -16,8 +16,7 @@ from llm.data.text import TextData
 from llm.tokenizers import bpe, byte, character
 from llm.tokenizers.base import Corpus
 from llm.types import ConfigError, Tokenizer
-
-from .conftest import Site
+from tests.conftest import Site
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llm.data.download import fetch
 from llm.files import cache_directory
+from llm.runs.download import fetch
 from llm.types import ConfigError
-
-from .conftest import Site
+from tests.conftest import Site
 
 CONTENT = b"To be, or not to be\n" * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -18,19 +18,28 @@ TIMEOUT_SECONDS = 30.0
 
 
 def fetch(url: str, sha256: str, cache: Path) -> Path:
-    """The file at `url`, from `cache` when it is there and whole.
+    """The file at `url`, from `cache` when it is there and whole, for processes that work together.
 
     Only rank 0 downloads; every process must call this, since they wait for each other.
+
+    Raises:
+        ConfigError: as `obtain`.
+    """
+    if runtime.is_main():
+        obtain(url, sha256, cache)
+    runtime.broadcast(None)
+    return obtain(url, sha256, cache)  # another machine has a disk of its own
+
+
+def obtain(url: str, sha256: str, cache: Path) -> Path:
+    """The file at `url`, from `cache` when it is there and whole, for this process alone.
 
     Raises:
         ConfigError: for `url` when it cannot be fetched, for `sha256` when something else is there. Nothing
             is left in the cache then.
     """
     file = cache / f"{sha256[:12]}-{Path(urlsplit(url).path).name or 'file'}"
-    if runtime.is_main() and not _whole(file, sha256):
-        _download(url, sha256, file)
-    runtime.broadcast(None)
-    if not _whole(file, sha256):  # another machine, with a disk of its own
+    if not _whole(file, sha256):
         _download(url, sha256, file)
     return file
 
