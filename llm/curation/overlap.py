@@ -27,7 +27,11 @@ LEAST_SCORE = 0.5
 _BATCH_BYTES = 4_000_000  # of text searched together, so that the arrays stay in the cache
 _LONGEST = 512  # words of a form that are aligned
 _SHORT = 16  # words; in shorter forms one edit leaves too few triples
-_PAIRS, _TRIPLES = ((0, 1), (0, 2)), ((0, 1, 2),)
+# where the words of an n-gram stand in the texts sought, and where in documents: there the letter of a choice
+# or an inserted word may come between
+_PAIRS = ((0, 1), (0, 2)), ((0, 1), (0, 2), (0, 3))
+_TRIPLES = ((0, 1, 2),), ((0, 1, 2),)
+_Shapes = tuple[tuple[int, ...], ...]
 _SHARED = 30  # texts; what more of them share points to none ...
 _SHARED_AT_MOST = 1000  # ... unless a text has little else
 _LEAST_RARITY = 4.0  # nats; "of the" points nowhere even if one text alone has it
@@ -51,17 +55,22 @@ class Match(NamedTuple):
 
 
 class _Pointers:
-    """N-grams of one shape with the texts they point to."""
+    """N-grams with the texts they point to."""
 
     def __init__(
-        self, forms: Numbered, owner: Ints, chosen: NDArray[np.bool_], shape: tuple[int, ...]
+        self,
+        forms: Numbered,
+        owner: Ints,
+        chosen: NDArray[np.bool_],
+        here: _Shapes,
+        there: _Shapes,
     ) -> None:
-        self.shape, self.forms, self.owner = shape, forms, owner
+        self.n, self.shapes, self.owner = len(here[0]), there, owner
         self.base = int(forms.ids.max(initial=0)) + 1
-        places, codes = forms.grams(shape, self.base)
-        form = forms.texts()[places]
+        found = [forms.grams(shape, self.base) for shape in here]
+        form = forms.texts()[np.concatenate([places for places, _ in found])]
         mine = chosen[owner[form]]
-        self.form, self.gram = form[mine], codes[mine]
+        self.form, self.gram = form[mine], np.concatenate([codes for _, codes in found])[mine]
         self.codes, self.text = _pairs(self.gram, owner[self.form])
         _, counts = np.unique(self.codes, return_counts=True)
         self.n_sharing = np.repeat(counts, counts)
@@ -69,7 +78,7 @@ class _Pointers:
     def rarities(self, rarity: Floats) -> Floats:
         """Summed rarity of the words, of every n-gram and text."""
         rest, total = self.codes.copy(), np.zeros(len(self.codes))
-        for _ in self.shape:
+        for _ in range(self.n):
             total += rarity[rest % self.base]
             rest //= self.base
         return total
@@ -87,14 +96,15 @@ class _Pointers:
         del self.codes, self.n_sharing, self.gram
         return np.bincount(self.form[which[there]], weight[entry], len(self.owner)).astype(np.float64)
 
-    def find(self, documents: Numbered) -> tuple[Ints, Ints, Floats]:
+    def find(self, documents: Numbered) -> Iterator[tuple[Ints, Ints, Floats]]:
         """Place, text and weight of everything in the documents that points to a text."""
-        places, codes = documents.grams(self.shape, self.base)
-        which, at = self.lookup.find(codes)
-        count = self.count[at]
-        starts = np.cumsum(count) - count
-        entry = np.arange(count.sum()) - np.repeat(starts - self.first[at], count)
-        return np.repeat(places[which], count), self.text[entry], self.weight[entry]
+        for shape in self.shapes:
+            places, codes = documents.grams(shape, self.base)
+            which, at = self.lookup.find(codes)
+            count = self.count[at]
+            starts = np.cumsum(count) - count
+            entry = np.arange(count.sum()) - np.repeat(starts - self.first[at], count)
+            yield np.repeat(places[which], count), self.text[entry], self.weight[entry]
 
 
 class OverlapIndex:
@@ -146,8 +156,10 @@ class OverlapIndex:
         least = np.full(self.n_texts, np.iinfo(np.int64).max)
         np.minimum.at(least, self.owner, self.forms.lengths)
         short = least < _SHORT
-        self.pointers = [_Pointers(self.forms, self.owner, short, shape) for shape in _PAIRS]
-        self.pointers += [_Pointers(self.forms, self.owner, ~short, shape) for shape in _TRIPLES]
+        self.pointers = [
+            _Pointers(self.forms, self.owner, short, *_PAIRS),
+            _Pointers(self.forms, self.owner, ~short, *_TRIPLES),
+        ]
         good = [(p.n_sharing <= _SHARED) & (p.rarities(self.rarity) >= _LEAST_RARITY) for p in self.pointers]
         texts = np.concatenate([p.text for p in self.pointers])
         n_good = np.bincount(texts, np.concatenate(good), minlength=self.n_texts)
@@ -207,7 +219,7 @@ class OverlapIndex:
 
     def _gathered(self, documents: Numbered) -> list[tuple[int, int, int]]:
         """Document, place and text where much of what points to the text stands close together."""
-        parts = [pointers.find(documents) for pointers in self.pointers]
+        parts = [part for pointers in self.pointers for part in pointers.find(documents)]
         places, items, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
         key = (items << 32) | places
         order = np.argsort(key, kind="stable")

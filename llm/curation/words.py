@@ -13,9 +13,8 @@ Ints = NDArray[np.int64]
 # Scripts that write no spaces between words: there every character is a word.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = rf"[{_UNSPACED}]|[\p{{L}}\p{{N}}&&[^{_UNSPACED}]]+"
-_APOSTROPHES = list(
-    "'`\N{RIGHT SINGLE QUOTATION MARK}\N{LEFT SINGLE QUOTATION MARK}\N{MODIFIER LETTER APOSTROPHE}\N{ACUTE ACCENT}"
-)
+# ' ` and the quotation marks, the modifier letter and the accent written for them
+_APOSTROPHES = list("'`\u2018\u2019\u02bc\u00b4")
 
 
 def words(texts: pl.Series) -> pl.Series:
