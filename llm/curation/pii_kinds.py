@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -126,6 +126,8 @@ def _phone(match: re.Match[str]) -> bool:
         digits = digits[2:]
     if digits.startswith("1"):
         return len(digits) == 11 and _north_american(digits[1:])
+    if re.fullmatch(r"\+\d+[.]\d+", match[0]):  # a number with a sign
+        return False
     known = digits[0] in _CODES or digits[:2] in _CODES
     return known and digits[:3] != "999" and 8 <= len(digits) <= 15
 
@@ -153,7 +155,10 @@ def _ip(match: re.Match[str]) -> bool:
         return False
     if address.version == 4 and _VERSION.search(match.string[max(0, match.start() - 24) : match.start()]):
         return False
-    return address.is_global and not address.is_multicast
+    # of IPv6 only this part is given out so far; what ends in /24 is a network and nobody's address
+    given_out = address.version == 4 or address in ipaddress.ip_network("2000::/3")
+    network = re.match(r"/\d|\.in-addr", match.string[match.end() : match.end() + 8])
+    return address.is_global and given_out and not address.is_multicast and not network
 
 
 # ----------------------------------------------------------------------------- mail, secrets
@@ -206,7 +211,7 @@ KINDS: dict[str, Kind] = {
         _secret,
     ),
     "email": Kind(
-        "@",
+        r"[\p{L}0-9._%+-]@[\p{L}0-9]",
         re.compile(
             rf"(?<![{_LETTER}._%+-])[{_LETTER}][{_LETTER}._%+-]{{0,63}}@"
             rf"(?:[{_LETTER}](?:[{_LETTER}-]{{0,61}}[{_LETTER}])?\.)+[A-Za-z\u00c0-\u024f\u0400-\u04ff]{{2,24}}"
@@ -281,7 +286,7 @@ class Found(NamedTuple):
     kind: str
 
 
-def find(text: str, kinds: tuple[str, ...]) -> list[Found]:
+def find(text: str, kinds: Sequence[str]) -> list[Found]:
     """Everything of these kinds, in the order of the text, no two overlapping."""
     plain = folded(text)
     found: list[Found] = []
