@@ -15,8 +15,8 @@ do the same. A token that its merges do not reach is left out of tiktoken's tabl
 writes it either. Where whole words are looked up first (``ignore_merges``) it has to stay, which is safe when
 it falls into three parts or more: no pair makes it then.
 
-What depends on a library's tables (which characters are letters) is measured: both run over every character.
-Texts with a character on which they differ, and all else that is in doubt, go to `tokenizers`.
+What depends on a library's tables (which characters are letters) is measured, on each character that a text
+has. Texts with a character on which they differ, and all else that is in doubt, go to `tokenizers`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -68,12 +66,6 @@ ENOUGH_CHARACTERS = 1 << 18
 
 MOST_CHARACTERS = 1 << 19
 """In a text: tiktoken's regular expressions keep a stack, of a million places, for a run of white space."""
-
-KNOWN_CHARACTERS = 0x20000
-"""Code points that are compared: the two planes of living scripts, signs and emoji."""
-
-UNKNOWN = ("Cn", "Co", "Cs")
-"""Categories that are not: not assigned as Python knows it, private, half a pair."""
 
 SAMPLE_CHARACTERS = 1 << 16
 
@@ -127,44 +119,77 @@ class RankedPairs:
     ) -> None:
         self._backend, self._encoding, self._only_ascii = backend, encoding, only_ascii
         self._kept = re.compile("|".join(map(re.escape, kept)) or "(?!)")
+        self._characters = Characters(json.loads(backend.to_str())["pre_tokenizer"], encoding._pat_str)
         self._sampled = False
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
         """The ids of each text; None when a sample of them shows that the libraries differ after all."""
+        safe = self._safe(texts)
         if not self._sampled:
-            self._sampled = self._agrees([text[:SAMPLE_CHARACTERS] for text in texts[:4]])
-            if not self._sampled:
+            sample = [text[:SAMPLE_CHARACTERS] for text, fast in zip(texts, safe, strict=True) if fast][:4]
+            if _differing(self._backend, self._encoding, sample):
                 return None
-        left = [number for number, text in enumerate(texts) if not self._is_safe(text)]
-        found = self._fast([] if len(left) == len(texts) else texts, frozenset(left))
-        if left:
-            encoded = self._backend.encode_batch_fast([texts[n] for n in left], add_special_tokens=False)
-            if not found:
-                return [one.ids for one in encoded]
-            for number, one in zip(left, encoded, strict=True):
-                found[number] = one.ids
-        return found
+            self._sampled = True
+        left = [text for text, fast in zip(texts, safe, strict=True) if not fast]
+        encoded = iter(self._backend.encode_batch_fast(left, add_special_tokens=False) if left else ())
+        found = iter(self._fast([text for text, fast in zip(texts, safe, strict=True) if fast]))
+        return [next(found) if fast else next(encoded).ids for fast in safe]
 
-    def _fast(self, texts: Sequence[str], left: frozenset[int]) -> list[list[int]]:
-        """tiktoken's ids of each text, in as many threads as `tokenizers` takes; of those `left`, none."""
-        encode, n_threads = self._encoding.encode_ordinary, min(threads(), len(texts))
-        given = [text if number not in left else "" for number, text in enumerate(texts)] if left else texts
+    def _safe(self, texts: Sequence[str]) -> list[bool]:
+        """Of each text, whether what is proven covers it."""
+        doubtful = frozenset[str]()
+        if not self._only_ascii:
+            doubtful = self._characters.doubtful([text for text in texts if not text.isascii()])
+        return [
+            len(text) <= MOST_CHARACTERS
+            and not self._kept.search(text)
+            and (text.isascii() or not (self._only_ascii or (doubtful and not doubtful.isdisjoint(text))))
+            for text in texts
+        ]
+
+    def _fast(self, texts: Sequence[str]) -> Iterable[list[int]]:
+        """tiktoken's ids of each text, in as many threads as `tokenizers` takes."""
+        n_threads = min(threads(), len(texts))
         if n_threads < 2:
-            return [encode(text) for text in given]
+            return map(self._encoding.encode_ordinary, texts)
         with ThreadPoolExecutor(n_threads) as pool:
-            return list(pool.map(encode, given, chunksize=1))
+            return list(pool.map(self._encoding.encode_ordinary, texts))
 
-    def _is_safe(self, text: str) -> bool:
-        if len(text) > MOST_CHARACTERS or self._kept.search(text):
-            return False
-        return text.isascii() or (not self._only_ascii and not self._doubtful().search(text))
 
-    def _doubtful(self) -> re.Pattern[str]:
-        about = json.loads(self._backend.to_str())["pre_tokenizer"]
-        return _doubtful(json.dumps(about), self._encoding._pat_str)
+class Characters:
+    """Finds the characters that the two libraries take for different things, having older or newer tables.
 
-    def _agrees(self, texts: Sequence[str]) -> bool:
-        return not _differing(self._backend, self._encoding, [text for text in texts if self._is_safe(text)])
+    Both split each character beside a letter, a digit and a sign, with a vocabulary in which every byte joins
+    those three: the ids tell where a word ended. A character is tried when a text has it for the first time.
+
+    Args:
+        pre_tokenizer: how `tokenizers` splits a text, as its ``tokenizer.json`` says it.
+        pattern: tiktoken's regular expression for the same.
+    """
+
+    def __init__(self, pre_tokenizer: Mapping[str, Any], pattern: str) -> None:
+        alphabet = byte_alphabet()
+        around = [*((one, sign) for sign in "a1!" for one in alphabet), *(("a", one) for one in alphabet)]
+        pairs = list(dict.fromkeys(around))
+        vocabulary = {name: number for number, name in enumerate([*alphabet, *map("".join, pairs)])}
+        backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+        about = json.loads(backend.to_str()) | {"pre_tokenizer": pre_tokenizer}
+        self._backend = tokenizers.Tokenizer.from_str(json.dumps(about))
+        ranks = _ranks(about["model"])
+        assert ranks is not None
+        self._encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        self._tried: set[str] = set()
+        self._doubtful: frozenset[str] = frozenset()
+
+    def doubtful(self, texts: Sequence[str]) -> frozenset[str]:
+        """The characters found so far, those of `texts` among them."""
+        new = sorted(set[str]().union(*texts) - self._tried)
+        if new:
+            probes = [f"{one}a\na{one}\n{one}1\n{one}!\n'{one}a\n" for one in new]
+            found = {new[number] for number in _differing(self._backend, self._encoding, probes)}
+            self._tried.update(new)
+            self._doubtful |= found
+        return self._doubtful
 
 
 def _differing(backend: tokenizers.Tokenizer, encoding: tiktoken.Encoding, texts: Sequence[str]) -> list[int]:
@@ -172,43 +197,6 @@ def _differing(backend: tokenizers.Tokenizer, encoding: tiktoken.Encoding, texts
     encoded = backend.encode_batch_fast(texts, add_special_tokens=False)
     fast = map(encoding.encode_ordinary, texts)
     return [number for number, (one, ids) in enumerate(zip(encoded, fast, strict=True)) if one.ids != ids]
-
-
-@cache
-def _doubtful(pre_tokenizer: str, pattern: str) -> re.Pattern[str]:
-    """Characters that the libraries may take for different things: letters, digits, white space, the rest.
-
-    Both split each assigned character beside a letter, a digit and a sign, with a vocabulary in which every
-    byte joins each of the three: the ids tell where a word ended.
-    """
-    alphabet = byte_alphabet()
-    around = [*((one, sign) for sign in "a1!" for one in alphabet), *(("a", one) for one in alphabet)]
-    pairs = list(dict.fromkeys(around))
-    names = [*alphabet, *map("".join, pairs)]
-    vocabulary = {name: number for number, name in enumerate(names)}
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
-    about = json.loads(backend.to_str()) | {"pre_tokenizer": json.loads(pre_tokenizer)}
-    backend = tokenizers.Tokenizer.from_str(json.dumps(about))
-    ranks = _ranks(about["model"])
-    assert ranks is not None
-    encoding = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-
-    known = [point for point in range(KNOWN_CHARACTERS) if unicodedata.category(chr(point)) not in UNKNOWN]
-    probes = [f"{(one := chr(point))}a\na{one}\n{one}1\n{one}!\n'{one}a\n" for point in known]
-    blocks = ["".join(probes[start : start + 256]) for start in range(0, len(probes), 256)]
-    same = set(known)
-    for block in _differing(backend, encoding, blocks):
-        inside = slice(block * 256, (block + 1) * 256)
-        points = known[inside]
-        same -= {points[place] for place in _differing(backend, encoding, probes[inside])}
-    return re.compile(f"[^{_ranges(sorted(same))}]")
-
-
-def _ranges(points: Sequence[int]) -> str:
-    """The content of a character class for code points in order."""
-    starts = [point for point, before in zip(points, [-2, *points], strict=False) if point != before + 1]
-    ends = [point for point, after in zip(points, [*points[1:], -2], strict=True) if point + 1 != after]
-    return "".join(f"\\U{start:08x}-\\U{end:08x}" for start, end in zip(starts, ends, strict=True))
 
 
 def threads() -> int:

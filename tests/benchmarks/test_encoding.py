@@ -9,7 +9,6 @@ from llm.config import build, compose
 from llm.runs.run import Run
 from llm.types import ConfigError
 
-
 SOURCES = Path(__file__).resolve().parents[2] / "llm" / "tokenizers"
 
 

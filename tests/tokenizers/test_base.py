@@ -63,7 +63,8 @@ NAMES = st.sampled_from([*base.SPECIAL_TOKENS, "<|", "|>", "im_end", "a", " ", "
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [trained("bpe"), trained("byte"), trained("unigram"), character.train(TEXTS, special_tokens=True)]
+    "tokenizer",
+    [trained("bpe"), trained("byte"), trained("unigram"), character.train(TEXTS, special_tokens=True)],
 )
 @given(parts=st.lists(NAMES, max_size=8))
 @settings(max_examples=60)
