@@ -133,8 +133,9 @@ class Feistel:
     """A pseudo-random permutation of 0 ... n - 1 that needs no memory: any place is computed by itself.
 
     A Feistel network of `len(keys)` rounds (Luby and Rackoff 1988) permutes the numbers of an even count of
-    bits. Where it leads to n or beyond, it is applied again, until it leads back below n (cycle walking, Black
-    and Rogaway 2002, section 3): on average fewer than four times, for the bits hold at most 4 n numbers.
+    bits. Where it leads to n or beyond, it is applied again, until it leads back below n (cycle walking,
+    Black and Rogaway 2002, section 3): on average fewer than four times, for the bits hold at most 4 n
+    numbers.
 
     Args:
         n: how many numbers, two at least.
