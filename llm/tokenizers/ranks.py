@@ -118,8 +118,11 @@ class RankedPairs:
         only_ascii: bool = False,
     ) -> None:
         self._backend, self._encoding, self._only_ascii = backend, encoding, only_ascii
-        self._kept = re.compile("|".join(map(re.escape, kept)) or "(?!)")
-        self._characters = Characters(json.loads(backend.to_str())["pre_tokenizer"], encoding._pat_str)
+        missing = [value for value in range(256) if bytes([value]) not in encoding._mergeable_ranks]
+        apart = [*kept, *(chr(value) for value in missing if value < 0x80)]
+        self._apart = re.compile("|".join(map(re.escape, apart)) or "(?!)")
+        rule = json.loads(backend.to_str())["pre_tokenizer"]
+        self._characters = Characters(rule, encoding._pat_str, frozenset(missing))
         self._sampled = False
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]] | None:
@@ -142,7 +145,7 @@ class RankedPairs:
             doubtful = self._characters.doubtful([text for text in texts if not text.isascii()])
         return [
             len(text) <= MOST_CHARACTERS
-            and not self._kept.search(text)
+            and not self._apart.search(text)
             and (text.isascii() or not (self._only_ascii or (doubtful and not doubtful.isdisjoint(text))))
             for text in texts
         ]
@@ -165,9 +168,13 @@ class Characters:
     Args:
         pre_tokenizer: how `tokenizers` splits a text, as its ``tokenizer.json`` says it.
         pattern: tiktoken's regular expression for the same.
+        missing: bytes that the vocabulary lacks; `tokenizers` leaves them out, tiktoken cannot.
     """
 
-    def __init__(self, pre_tokenizer: Mapping[str, Any], pattern: str) -> None:
+    def __init__(
+        self, pre_tokenizer: Mapping[str, Any], pattern: str, missing: frozenset[int] = frozenset()
+    ) -> None:
+        self._missing = missing
         alphabet = byte_alphabet()
         around = [*((one, sign) for sign in "a1!" for one in alphabet), *(("a", one) for one in alphabet)]
         pairs = list(dict.fromkeys(around))
@@ -188,7 +195,7 @@ class Characters:
             probes = [f"{one}a\na{one}\n{one}1\n{one}!\n'{one}a\n" for one in new]
             found = {new[number] for number in _differing(self._backend, self._encoding, probes)}
             self._tried.update(new)
-            self._doubtful |= found
+            self._doubtful |= found | {one for one in new if not self._missing.isdisjoint(one.encode())}
         return self._doubtful
 
 
@@ -259,8 +266,10 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     """tiktoken's table for a BPE model of `tokenizers`, or None where the two might join differently."""
     plain = not any(model.get(key) for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
     vocabulary: dict[str, int] = model["vocab"]
-    alphabet = {character: value for value, character in enumerate(byte_alphabet())}
-    if not plain or not vocabulary.keys() >= alphabet.keys():
+    alphabet = {
+        character: value for value, character in enumerate(byte_alphabet()) if character in vocabulary
+    }
+    if not plain:
         return None
     merges = [(first, second) for first, second in model["merges"]]
     made = [vocabulary[first + second] for first, second in merges]
@@ -269,7 +278,7 @@ def _ranks(model: Mapping[str, Any]) -> dict[bytes, int] | None:
     joined = models.BPE(vocab=vocabulary, merges=merges, ignore_merges=False)
     ranks: dict[bytes, int] = {}
     for token, index in vocabulary.items():
-        if not alphabet.keys() >= set(token):  # no word of bytes is ever this token
+        if not alphabet.keys() >= set(token):  # no word of these bytes is ever this token
             continue
         n_parts = len(joined.tokenize(token))
         if n_parts != 1 and model.get("ignore_merges"):

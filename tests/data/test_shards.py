@@ -19,7 +19,6 @@ from llm.data.packing import pack
 from llm.data.shards import Source, cut, pack_shards
 from llm.inputs import digest
 from llm.tokenizers import byte
-from llm.types import ConfigError
 
 BYTES = byte.train([])
 TEXTS: list[str | None] = [f"document {i} " + "é" * (i % 7) for i in range(60)]
@@ -75,20 +74,6 @@ def test_rows_are_cut_by_their_bytes(row_bytes: list[int], shard_bytes: int) -> 
     assert all(size <= shard_bytes or n == 1 for size, (_, n) in zip(sizes, parts, strict=True))
     for size, (first, n) in zip(sizes[:-1], parts[:-1], strict=True):  # one row more would be too much
         assert size + row_bytes[first + n] > shard_bytes
-
-
-@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=6), data=st.data())
-def test_any_slice_and_any_places(sizes: list[int], data: st.DataObject) -> None:
-    ids = np.arange(sum(sizes), dtype=np.uint16)
-    tokens = ShardedTokens(np.split(ids, np.cumsum(sizes)[:-1]))
-    edge = st.none() | st.integers(-len(ids) - 2, len(ids) + 2)
-    place = slice(data.draw(edge), data.draw(edge))
-    assert tokens[place].tolist() == ids[place].tolist()
-    assert len(tokens) == len(ids)
-    if len(ids):
-        places = np.array(data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=9)), dtype=np.int64)
-        assert tokens[places].tolist() == ids[places].tolist()
-        assert tokens[places.reshape(1, -1)].shape == (1, len(places))
 
 
 def test_a_killed_one_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,35 +138,3 @@ def test_processes_write_the_same_bytes(tmp_path: Path) -> None:
         file.unlink()
     packed(tmp_path, of, n_workers=2)
     assert contents(tmp_path) == alone
-
-
-@pytest.mark.parametrize(
-    ("change", "mend"),
-    [
-        ({"n_tokens": 5}, "do not add up"),
-        ({"sha256": "0"}, "do not add up"),
-        ({"shards": [{"file": "x"}]}, "not the sidecar"),
-        ({"shards": 3}, "not the sidecar"),
-    ],
-)
-def test_a_damaged_list_is_a_config_error(tmp_path: Path, change: dict[str, Any], mend: str) -> None:
-    packed(tmp_path, source(tmp_path))
-    file = tmp_path / "train.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(ConfigError, match=mend):
-        open_packed(tmp_path / "train")
-
-
-def test_a_damaged_shard_is_a_config_error(tmp_path: Path) -> None:
-    packed(tmp_path, source(tmp_path))
-    file = tmp_path / "train" / "00001.bin"
-    raw = file.read_bytes()
-    file.write_bytes(b"\1" + raw[1:])
-    with pytest.raises(ConfigError, match="damaged: its sha256"):
-        open_packed(tmp_path / "train")
-    file.write_bytes(raw[:-2])
-    with pytest.raises(ConfigError, match="bytes, but its"):
-        open_packed(tmp_path / "train", verify=False)
-    file.unlink()
-    with pytest.raises(ConfigError, match="cannot be read"):
-        open_packed(tmp_path / "train", verify=False)

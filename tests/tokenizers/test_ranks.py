@@ -190,6 +190,21 @@ def test_tokens_that_no_merge_reaches() -> None:
     assert found[0][0] == whole.token_to_id("abcc")
 
 
+def test_bytes_that_the_vocabulary_lacks() -> None:
+    """As SmolLM2's does; the library leaves them out of a text."""
+    lacking = json.loads(by_hand([("a", "b")]).to_str())
+    alphabet = byte_alphabet()
+    for value in (0x04, 0xC3):
+        del lacking["model"]["vocab"][alphabet[value]]
+    lacking = tokenizers.Tokenizer.from_str(json.dumps(lacking))
+    lacking.encode_special_tokens = True
+    ranked = proven(lacking)
+    assert ranked is not None
+    texts = ["ab", "ab\x04", "abé", "ab世"]
+    assert ranked._safe(texts) == [True, False, False, True]
+    assert ranked.encode_batch(texts) == ids(lacking, texts)
+
+
 def test_texts_in_doubt_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = made()
     backend.add_tokens([AddedToken("<think>", normalized=False)])
