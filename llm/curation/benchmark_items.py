@@ -72,8 +72,8 @@ def read_items(name: str, settings: Mapping[str, Any]) -> list[Item]:
     fields = [settings["text"]] if isinstance(settings["text"], str) else list(settings["text"])
     paths = benchmark_files(name, settings)
     items = []
-    for path in paths:
-        label = "" if len(paths) == 1 else files.label(path, paths) + ":"
+    for path, place in zip(paths, files.labels(paths), strict=True):
+        label = "" if len(paths) == 1 else place + ":"
         for number, row in enumerate(_rows(path, f"{key}.path")):
             where = f"row {number + 1} of {path.name}"
             parts = tuple(_texts(row, field, f"{key}.text", where) for field in fields)

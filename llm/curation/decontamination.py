@@ -13,8 +13,8 @@ from pydantic import Field
 from llm import files, inputs
 from llm.curation.base import with_attributes
 from llm.curation.benchmark_items import Item, benchmark_files, check_settings, read_items
-from llm.curation.overlap import LEAST_SCORE, OverlapIndex
 from llm.curation.numbered_words import words
+from llm.curation.overlap import LEAST_SCORE, OverlapIndex
 from llm.types import ConfigError
 
 REVIEW_SCHEMA = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from llm.inputs import read_text
 from llm.tokenizers.base import pieces
@@ -58,13 +59,24 @@ class Documents:
 
     def __iter__(self) -> Iterator[str]:
         """The texts in the file's order."""
+        return self.rows(0, self._n_rows)
+
+    def rows(self, first: int, n_rows: int) -> Iterator[str]:
+        """The texts of `n_rows` rows from row `first` on; a row without a text gives none."""
         if self._text is not None:
-            yield self._text
+            yield from [self._text][first : first + n_rows]
             return
         texts = pl.scan_parquet(self._path, glob=False).select("text")
-        for first in range(0, self._n_rows, ROWS_AT_ONCE):
-            column = texts.slice(first, ROWS_AT_ONCE).collect()["text"]
+        for start in range(first, first + n_rows, ROWS_AT_ONCE):
+            column = texts.slice(start, min(ROWS_AT_ONCE, first + n_rows - start)).collect()["text"]
             yield from (text for text in column if text)
+
+    def row_bytes(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of the text in each row."""
+        if self._text is not None:
+            return np.array([self.n_bytes], dtype=np.int64)
+        lengths = pl.scan_parquet(self._path, glob=False).select(pl.col("text").str.len_bytes().fill_null(0))
+        return lengths.collect(engine="streaming")["text"].cast(pl.Int64).to_numpy()
 
     def sample(self, n_bytes: int) -> Iterator[str]:
         """About `n_bytes` of the texts: random documents (parts of a single text), always the same."""

@@ -1,12 +1,13 @@
 """Which sequences a training step sees: a pure function of the seed, so any step can be rebuilt.
 
 Nothing is remembered between calls. Resuming at step 1,000 is asking for batch 1,000, and the split over
-ranks and micro-batches changes who computes a sequence, never which sequences a step has.
+ranks and micro-batches changes who computes a sequence, never which sequences a step has. The order is over
+all sequences of the corpus, however many shards they are in, and a very long one takes no memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import lru_cache
 from itertools import groupby
@@ -19,6 +20,11 @@ from numpy.typing import NDArray
 from llm.types import Batch, ConfigError, Dataset
 
 LARGEST_OFFSET = 1 << 31
+
+MOST_SORTED = 1 << 24
+"""Sequences whose order is sorted in memory (24 bytes each while it is done); above, it is computed."""
+
+N_ROUNDS = 8
 
 
 @runtime_checkable
@@ -58,7 +64,7 @@ class Loader:
             raise ConfigError("batch_size", batch_size, "must be at least 1")
         assert len(dataset) > 0, "an empty dataset is refused where it is loaded"
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self._permutation = lru_cache(maxsize=2)(permutation)  # a step may cross the end of an epoch
+        self._order = lru_cache(maxsize=2)(order)  # a step may cross the end of an epoch
 
     def batch(self, step: int, micro: int = 0, n_micro: int = 1, rank: int = 0, world: int = 1) -> Batch:
         """The part of step `step` that rank `rank` of `world` computes in micro-batch `micro` of `n_micro`.
@@ -101,7 +107,7 @@ class Loader:
 
     def _index(self, number: int) -> tuple[int, int]:
         epoch, place = divmod(number, len(self.dataset))
-        return epoch, int(self._permutation(len(self.dataset), self.seed, epoch)[place])
+        return epoch, self._order(len(self.dataset), self.seed, epoch)(place)
 
     def _offset(self, epoch: int) -> int:
         return int(_bits(1, self.seed, epoch, 1)[0] % LARGEST_OFFSET)
@@ -135,6 +141,55 @@ class InOrder(Sequence[Batch]):
 
     def _from(self, start: int) -> Batch:
         return self.dataset.batch(range(start, min(start + self.batch_size, self.n)))
+
+
+def order(n: int, seed: int, epoch: int) -> Callable[[int], int]:
+    """From a place in an epoch to the number of the sequence that stands there, each of `n` at one place."""
+    if n > MOST_SORTED:
+        return Feistel(n, _bits(N_ROUNDS, seed, epoch, 2).tolist())
+    sorted_order = permutation(n, seed, epoch)
+    return lambda place: int(sorted_order[place])
+
+
+class Feistel:
+    """A pseudo-random permutation of 0 ... n - 1 that needs no memory: any place is computed by itself.
+
+    A Feistel network of `len(keys)` rounds (Luby and Rackoff 1988) permutes the numbers of an even count of
+    bits. Where it leads to n or beyond, it is applied again, until it leads back below n (cycle walking,
+    Black and Rogaway 2002, section 3): on average fewer than four times, for the bits hold at most 4 n
+    numbers.
+
+    Args:
+        n: how many numbers, two at least.
+        keys: one of 64 bits a round.
+    """
+
+    def __init__(self, n: int, keys: Sequence[int]) -> None:
+        assert n > 1
+        self._n, self._keys = n, tuple(keys)
+        self._half = -(-(n - 1).bit_length() // 2)
+        self._mask = (1 << self._half) - 1
+
+    def __call__(self, place: int) -> int:
+        """The number at `place`."""
+        assert 0 <= place < self._n
+        number = self._network(place)
+        while number >= self._n:
+            number = self._network(number)
+        return number
+
+    def _network(self, number: int) -> int:
+        left, right = number >> self._half, number & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_mixed(right ^ key) & self._mask)
+        return left << self._half | right
+
+
+def _mixed(word: int) -> int:
+    """64 bits of which each depends on each bit of `word`: splitmix64's finish (Steele et al. 2014)."""
+    word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+    return word ^ word >> 31
 
 
 def permutation(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
-"""Token ids of a corpus in one flat file, mapped into memory and cut into windows.
+"""Token ids of a corpus, mapped into memory and cut into windows, or packed document by document.
 
-Two files a split: ``train.bin``, little-endian uint16 (uint32 above 65,536 ids), and ``train.json``, what
-is in it and its sha256. Any window of a file of any size costs one small read.
+Three files a split: ``train.bin``, little-endian uint16 (uint32 above 65,536 ids), ``train.idx``, where
+documents begin in it, and ``train.json``, what is in them and the sha256. A large corpus has several shards
+in a folder ``train``. Any window of files of any size costs one small read.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from llm.data.best_fit import BestFitTokens, bounds_by_end
 from llm.data.boundaries import AfterId, Ends, numbered
-from llm.data.packing import Ids, PackedInfo, id_dtype, with_ending
-from llm.files import read_json, sha256_file
+from llm.data.mapped import Tokens, document_bounds, open_packed, read_info
+from llm.data.packing import Ids, with_ending
 from llm.tokenizers.base import load
-from llm.types import IGNORE, Batch, ConfigError, Splits, Tokenizer
+from llm.types import IGNORE, Batch, ConfigError, Dataset, Splits, Tokenizer
 
 SPLITS = ("train", "validation")
 
@@ -51,7 +53,7 @@ class PackedTokens:
 
     def __init__(
         self,
-        tokens: Ids,
+        tokens: Tokens,
         seq_len: int,
         *,
         n_bytes: int | None = None,
@@ -116,39 +118,6 @@ class PackedTokens:
         return None if self._n_bytes is None else self._n_bytes / len(self.tokens)
 
 
-def open_packed(stem: Path, *, key: str = "path", verify: bool = True) -> tuple[Ids, PackedInfo]:
-    """The tokens that `PackedWriter` wrote, mapped into memory.
-
-    Args:
-        stem: the files' path without its ending.
-        key: the config key to name in errors.
-        verify: also compare the sha256 (about a second a gigabyte); sizes are always compared.
-
-    Raises:
-        ConfigError: when a file is missing, cut short, or not what its sidecar says.
-    """
-    binary, info = with_ending(stem, ".bin"), _read_info(with_ending(stem, ".json"), key)
-    dtype = np.dtype(info.dtype).newbyteorder("<")
-    try:
-        size = binary.stat().st_size
-    except OSError as error:
-        raise ConfigError(
-            key, binary, f"cannot be read ({error.strerror}); run task=tokenize again"
-        ) from error
-    if size != info.n_tokens * dtype.itemsize:
-        mend = f"{size} bytes, but its .json says {info.n_tokens * dtype.itemsize}; run task=tokenize again"
-        raise ConfigError(key, binary, mend)
-    if info.n_tokens < 2:
-        raise ConfigError(
-            key, binary, f"{info.n_tokens} tokens; at least 2 are needed to predict one from another"
-        )
-    if verify and sha256_file(binary) != info.sha256:
-        raise ConfigError(
-            key, binary, "damaged: its sha256 is not the one in its .json; run task=tokenize again"
-        )
-    return np.memmap(binary, dtype=dtype, mode="r"), info
-
-
 def require_a_window(train: PackedTokens) -> None:
     """Refuses sequences longer than the whole training text: they would be mostly padding.
 
@@ -165,10 +134,16 @@ class PackedData:
     """What task=tokenize left: a tokenizer and the packed tokens of both splits. A `data` component.
 
     Args:
-        path: the directory with ``tokenizer/``, ``train.bin`` and ``validation.bin``.
+        path: the directory with ``tokenizer/`` and the tokens of ``train`` and ``validation``.
         seq_len: tokens in a training sequence.
         verify: compare the sha256 of the tokens when they are opened (about a second a gigabyte).
         document_mask: whether tokens see those of their own document only, and count places from its first.
+        packing: how documents become training sequences. ``concatenate``: one after the other, cut every
+            `seq_len` tokens. ``best_fit``: cut where they are longer than `seq_len` only, and put together so
+            that little is left empty (`llm.data.best_fit`). The validation split is always concatenated, so
+            that losses can be compared.
+        overlap: with ``best_fit``, how many tokens of a long document each further piece of it repeats from
+            the piece before, as context without loss.
     """
 
     def __init__(
@@ -177,16 +152,27 @@ class PackedData:
         seq_len: Annotated[int, Field(ge=1)],
         verify: bool = True,
         document_mask: bool = False,
+        packing: Literal["concatenate", "best_fit"] = "concatenate",
+        overlap: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
+        self.check_arguments(seq_len, packing, overlap)
         self.path, self.seq_len, self.verify = path, seq_len, verify
-        self.document_mask = document_mask
+        self.document_mask, self.packing, self.overlap = document_mask, packing, overlap
+
+    @staticmethod
+    def check_arguments(seq_len: int, packing: str = "concatenate", overlap: int = 0) -> None:
+        """An overlap belongs to ``best_fit``, and leaves something new in each piece."""
+        if overlap and packing != "best_fit":
+            raise ConfigError("overlap", overlap, "only packing=best_fit repeats tokens; leave it 0")
+        if overlap >= seq_len:
+            raise ConfigError("overlap", overlap, f"a piece has seq_len={seq_len} tokens; give fewer")
 
     def load(self, make_tokenizer: Callable[[Iterable[str]], Tokenizer], cache: Path) -> Splits:  # noqa: ARG002
         """Opens both splits. The tokenizer is the one that made them; `make_tokenizer` is not called.
 
         Raises:
             ConfigError: when a file is missing, cut short, damaged, or does not belong to the others; for a
-                `document_mask` where no id ends a document.
+                `document_mask` or a `packing` that needs to know where documents end, and nothing says it.
         """
         directory = Path(self.path).expanduser()
         if not directory.is_dir():
@@ -196,12 +182,31 @@ class PackedData:
         try:
             tokenizer = load(directory / "tokenizer")
             train, validation = (self._open(directory / split, tokenizer) for split in SPLITS)
+            chosen = self._packed(train, directory / SPLITS[0], tokenizer)
         except ConfigError as error:
-            if error.key == "document_mask":
+            if error.key in ("document_mask", "packing", "seq_len"):
                 raise
             raise ConfigError("path", self.path, f"{error.value}: {error.mend}") from error
-        require_a_window(train)
-        return Splits(train, validation, tokenizer)
+        return Splits(chosen, validation, tokenizer)
+
+    def _packed(self, train: PackedTokens, stem: Path, tokenizer: Tokenizer) -> Dataset:
+        if self.packing == "concatenate":
+            require_a_window(train)
+            return train
+        bounds = document_bounds(stem)
+        if bounds is None and tokenizer.eos_id is not None:  # tokenised before there were indices
+            bounds = bounds_by_end(train.tokens, tokenizer.eos_id)
+        if bounds is None:
+            mend = "nothing says where documents end; run task=tokenize again"
+            raise ConfigError("packing", self.packing, mend)
+        return BestFitTokens(
+            train.tokens,
+            bounds,
+            self.seq_len,
+            overlap=self.overlap,
+            bytes_per_target=train.bytes_per_target,
+            document_mask=self.document_mask,
+        )
 
     def _ends(self, tokenizer: Tokenizer) -> Ends | None:
         if not self.document_mask:
@@ -228,22 +233,7 @@ class PackedData:
         """A digest of the tokens of both splits, as their sidecars have it."""
         directory = Path(self.path).expanduser()
         try:
-            digests = [_read_info(directory / f"{split}.json", "path").sha256 for split in SPLITS]
+            digests = [read_info(directory / f"{split}.json", "path")[0].sha256 for split in SPLITS]
         except ConfigError as error:
             raise ConfigError("path", self.path, f"{error.value}: {error.mend}") from error
         return hashlib.sha256(" ".join(digests).encode()).hexdigest()
-
-
-def _read_info(file: Path, key: str) -> PackedInfo:
-    try:
-        info = PackedInfo(**read_json(file))
-    except OSError as error:
-        mend = f"cannot be read ({error.strerror}); give the output directory of task=tokenize"
-        raise ConfigError(key, file, mend) from error
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            key, file, "damaged, not the sidecar of packed tokens; run task=tokenize again"
-        ) from error
-    if info.dtype not in ("uint16", "uint32") or info.dtype != id_dtype(info.vocab_size).name:
-        raise ConfigError(key, file, f"damaged, ids of type {info.dtype!r}; run task=tokenize again")
-    return info

@@ -1,4 +1,8 @@
-"""Writing token ids of a corpus into one flat file: whole or not at all, and never all in memory."""
+"""Writing token ids of a corpus into one flat file: whole or not at all, and never all in memory.
+
+Beside the ids, ``stem.bin``, stands where each document begins in them, ``stem.idx``: little-endian uint64,
+the first 0, and one more at the end. ``stem.json`` says what is in the two.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +39,21 @@ class PackedInfo:
     sha256: str
 
 
+COUNTS = ("n_tokens", "n_bytes", "n_documents")
+"""What is counted of a packed file; the whole of several has the sums."""
+
+
+def digest_of_shards(digests: Sequence[str]) -> str:
+    """One digest of shards in order."""
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
 def id_dtype(vocab_size: int) -> np.dtype[np.uint16] | np.dtype[np.uint32]:
     """The smallest of the two types that holds every id."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+IDX_DTYPE = np.dtype("<u8")
 
 
 class PackedWriter:
@@ -61,10 +77,14 @@ class PackedWriter:
     def __enter__(self) -> PackedWriter:
         temporary = self._open.enter_context(files.replacing(with_ending(self._stem, ".bin")))
         self._file = self._open.enter_context(temporary.open("wb"))
+        temporary = self._open.enter_context(files.replacing(with_ending(self._stem, ".idx")))
+        self._index = self._open.enter_context(temporary.open("wb"))
+        self._index.write(IDX_DTYPE.type(0).tobytes())
         return self
 
     def write(self, ids: Sequence[int], *, n_bytes: int, n_documents: int) -> None:
-        """Appends `ids`, the tokens of `n_bytes` bytes of text in which `n_documents` end."""
+        """Appends `ids`, the tokens of `n_bytes` bytes of text; one document ends with them, or none."""
+        assert n_documents in (0, 1)
         wide = np.asarray(ids, dtype=np.int64)
         # An id beyond the vocabulary would be cut to 16 bits in silence, or crash an embedding much later.
         assert wide.size == 0 or (wide.min() >= 0 and wide.max() < self._vocab_size), "id out of vocabulary"
@@ -74,6 +94,8 @@ class PackedWriter:
         self._n_tokens += wide.size
         self._n_bytes += n_bytes
         self._n_documents += n_documents
+        if n_documents:
+            self._index.write(IDX_DTYPE.type(self._n_tokens).tobytes())
 
     def __exit__(
         self,
@@ -100,7 +122,7 @@ class PackedWriter:
 def pack(
     stem: Path, texts: Iterable[str], tokenizer: Tokenizer, advance: Callable[[int], None] = lambda _: None
 ) -> PackedInfo:
-    """Tokenises documents into ``stem.bin`` and ``stem.json``, each document followed by a separator.
+    """Tokenises documents into ``stem.bin``, ``.idx`` and ``.json``, each document followed by a separator.
 
     Args:
         stem: the files' path without its ending.

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from llm.data.mapped import Tokens
 from llm.data.packed import PackedTokens
-from llm.data.packing import Ids
 from llm.tokenizers.sentinels import sentinels_of, with_sentinels
 from llm.types import Batch, ConfigError, Splits, Tokenizer, TrainingData
 
@@ -92,7 +92,7 @@ class SpanCorruption:
 
     def __init__(
         self,
-        tokens: Ids,
+        tokens: Tokens,
         lengths: Lengths,
         *,
         sentinels: Sequence[int],

@@ -11,6 +11,7 @@ from pydantic import Field
 from llm import runtime
 from llm.data.documents import Documents
 from llm.data.packing import DOCUMENT_BREAK, PackedInfo, pack
+from llm.data.shards import Source, pack_shards
 from llm.inputs import digest
 from llm.runs.run import Run
 from llm.tokenizers.base import Corpus
@@ -26,11 +27,15 @@ def tokenize(
     validation: str,
     tokenizer: Callable[[Iterable[str]], Tokenizer],
     sample_bytes: Annotated[int, Field(ge=1)] = 20_000_000,
+    shard_bytes: Annotated[int, Field(ge=1)] = 1 << 30,
+    n_workers: Annotated[int, Field(ge=1)] = 1,
 ) -> None:
     """Trains a tokenizer on `train` and writes both splits as packed tokens.
 
-    The run's directory gets ``tokenizer/``, ``train.bin`` with ``train.json`` and ``validation.bin`` with
-    ``validation.json``: what ``data=packed`` reads. After each document stands the end-of-text id.
+    The run's directory gets ``tokenizer/``, ``train.bin`` with ``train.idx`` and ``train.json``, and the
+    same of ``validation``: what ``data=packed`` reads. After each document stands the end-of-text id. A
+    split with more than `shard_bytes` of text has shards instead, in a folder ``train``; a stage that was
+    cut off keeps those that are whole.
 
     Args:
         run: Where the outputs go.
@@ -38,22 +43,31 @@ def tokenize(
         validation: Documents for measuring, in the same form.
         tokenizer: Makes a tokenizer from texts.
         sample_bytes: How much of `train` a vocabulary is learned from, in bytes; more hardly changes it.
+        shard_bytes: How much text a shard has at most, in bytes of UTF-8. A document is never cut.
+        n_workers: Processes that encode shards at the same time. It changes no byte of what is written.
     """
     if runtime.is_main():
         splits = {"train": train, "validation": validation}
         documents = {split: Documents(path, key=split) for split, path in splits.items()}
-        for split, path in splits.items():
-            run.note_data(split, digest([path], key=split))
-        _tokenize(run, documents, tokenizer, sample_bytes)
+        sources = {split: Source(path, split, digest([path], key=split)) for split, path in splits.items()}
+        for split, source in sources.items():
+            run.note_data(split, source.digest)
+        learned = _learn(run, documents, tokenizer, sample_bytes)
+        found: dict[str, PackedInfo] = {}
+        for split, source in sources.items():
+            found[split] = _pack(run, documents[split], source, learned, shard_bytes, n_workers)
+            if found[split].n_tokens < 2:
+                raise ConfigError(split, found[split].n_tokens, "too few tokens: at least 2 are needed")
+        _report(run, learned, found)
     runtime.broadcast(None)  # the other processes wait: they may want to read what is written here
 
 
-def _tokenize(
+def _learn(
     run: Run,
     documents: dict[str, Documents],
     make_tokenizer: Callable[[Iterable[str]], Tokenizer],
     sample_bytes: int,
-) -> None:
+) -> Tokenizer:
     with run.progress("learn the vocabulary", None, unit="bytes") as progress:
 
         def counted(texts: Iterable[str]) -> Iterator[str]:
@@ -67,14 +81,24 @@ def _tokenize(
         )
     tokenizer.save(run.directory / "tokenizer")
     run.say(f"tokenizer: {tokenizer.vocab_size:,} ids")
+    return tokenizer
 
-    found: dict[str, PackedInfo] = {}
-    for split, texts in documents.items():
-        with run.progress(f"tokenize {split}", texts.n_bytes, unit="bytes") as progress:
-            found[split] = pack(run.directory / split, texts, tokenizer, progress.advance)
-        if found[split].n_tokens < 2:
-            raise ConfigError(split, found[split].n_tokens, "too few tokens: at least 2 are needed")
-    _report(run, tokenizer, found)
+
+def _pack(
+    run: Run, documents: Documents, source: Source, tokenizer: Tokenizer, shard_bytes: int, n_workers: int
+) -> PackedInfo:
+    stem = run.directory / source.key
+    with run.progress(f"tokenize {source.key}", documents.n_bytes, unit="bytes") as progress:
+        if documents.n_bytes <= shard_bytes:
+            return pack(stem, documents, tokenizer, progress.advance)
+        return pack_shards(
+            stem,
+            source,
+            run.directory / "tokenizer",
+            shard_bytes=shard_bytes,
+            n_workers=n_workers,
+            advance=progress.advance,
+        )
 
 
 def _report(run: Run, tokenizer: Tokenizer, found: dict[str, PackedInfo]) -> None:

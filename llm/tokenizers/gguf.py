@@ -14,31 +14,17 @@ import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from llm.tokenizers.huggingface import HuggingFaceTokenizer
+from llm.tokenizers.ranks import GPT2, LLAMA3, ONE_DIGIT, QWEN2
 from llm.types import ConfigError
 
 CONTROL, USER_DEFINED = 3, 4
 """Kinds of token: a special one, and one that is always kept whole in a text."""
 
-CONTRACTIONS = r"'(?:s|t|re|ve|m|ll|d)"
-GPT2 = rf"{CONTRACTIONS}| ?\p{{L}}+| ?\p{{N}}+| ?[^\s\p{{L}}\p{{N}}]+|\s+(?!\S)|\s+"
-
-
-def _cl100k(digits: str) -> str:
-    """The rule of GPT-4's tokenizer, which Llama 3 and Qwen 2 took over, with so many digits to a word."""
-    return (
-        rf"(?i:{CONTRACTIONS})|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*"
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-
-
-ONE_DIGIT = r"\p{N}"
 RULES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("default", "gpt-2", "gpt2", "mpt", "olmo", "jais", "phi-2", "gigachat"), (GPT2,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), (ONE_DIGIT, GPT2)),
-    **dict.fromkeys(
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe"), (_cl100k(r"\p{N}{1,3}"),)
-    ),
-    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"), (_cl100k(r"\p{N}"),)),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "dbrx", "smaug-bpe"), (LLAMA3,)),
+    **dict.fromkeys(("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez"), (QWEN2,)),
 }
 """What splits a text into words, by the name in the file; a rule splits what the one before left."""
 

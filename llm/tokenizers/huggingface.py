@@ -14,8 +14,10 @@ from typing import Any
 
 import tokenizers
 
-from llm.tokenizers.base import END_OF_TEXT, VOCABULARY_FILE, TextTokenizer, damaged, read_json, well_formed
+from llm.tokenizers.base import END_OF_TEXT, TextTokenizer, well_formed
 from llm.tokenizers.exchange import read_pretrained, write_pretrained
+from llm.tokenizers.ranks import Encoder
+from llm.tokenizers.trained import read_backend
 
 NOBODYS = "\U0010fffd"
 """A character for private use, which no vocabulary has learned."""
@@ -72,7 +74,7 @@ class HuggingFaceTokenizer(TextTokenizer):
         self._starts_anew = _starts_anew(backend, self._added)
         # From here on text that spells a special token stays text.
         backend.encode_special_tokens = True
-        self._backend = backend
+        self._backend, self._encoder = backend, Encoder(backend)
 
     @property
     def special_ids(self) -> Mapping[str, int]:
@@ -94,15 +96,7 @@ class HuggingFaceTokenizer(TextTokenizer):
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """In parallel over the texts (TOKENIZERS_PARALLELISM=false, RAYON_NUM_THREADS=n)."""
-        return [self._plain(ids, text) for ids, text in zip(self._raw(texts), texts, strict=True)]
-
-    def _raw(self, texts: Sequence[str]) -> list[list[int]]:
-        try:
-            encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-        except TypeError:  # the library's answer to a lone surrogate
-            clean = [well_formed(text) for text in texts]
-            encoded = self._backend.encode_batch_fast(clean, add_special_tokens=False)
-        return [encoding.ids for encoding in encoded]
+        return [self._plain(ids, text) for ids, text in zip(self._encoder(texts), texts, strict=True)]
 
     def _plain(self, ids: list[int], text: str) -> list[int]:
         """`ids` of `text`, without special ones.
@@ -190,10 +184,4 @@ def _starts_anew(backend: tokenizers.Tokenizer, added: Mapping[int, Any]) -> boo
 
 def read(directory: Path) -> HuggingFaceTokenizer:
     """The tokenizer in `directory`, saved here or by transformers; for `llm.tokenizers.base.load`."""
-    file = directory / VOCABULARY_FILE
-    read_json(file)  # the library's own errors do not say which file
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises bare Exception
-        raise damaged(file, f"not a Hugging Face tokenizer, {error}") from error
-    return HuggingFaceTokenizer(backend, *read_pretrained(directory))
+    return HuggingFaceTokenizer(read_backend(directory), *read_pretrained(directory))

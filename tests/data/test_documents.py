@@ -19,8 +19,13 @@ def test_parquet_and_text_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = Documents(str(tmp_path / "a.parquet"), key="train")
     assert list(found) == list(found) == texts
     assert found.n_bytes == sum(len(text.encode()) for text in texts)
+    assert list(found.rows(4, 7)) == texts[4:]
+    assert list(found.rows(2, 4)) == texts[2:6]
+    assert found.row_bytes().tolist() == [*(len(text.encode()) for text in texts), 0, 0]
     (tmp_path / "a.txt").write_text("one text\n")
-    assert list(Documents(str(tmp_path / "a.txt"), key="train")) == ["one text\n"]
+    one = Documents(str(tmp_path / "a.txt"), key="train")
+    assert list(one) == list(one.rows(0, 1)) == ["one text\n"]
+    assert one.row_bytes().tolist() == [9]
 
 
 def test_a_sample_is_of_about_its_size_and_always_the_same(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.data.loader import InOrder, Loader, permutation
+from llm.data import loader as loading
+from llm.data.loader import Feistel, InOrder, Loader, order, permutation
 from llm.data.packed import PackedTokens
 from llm.types import IGNORE, Batch, ConfigError
 
@@ -85,6 +86,68 @@ def test_the_order_is_the_one_saved_runs_had() -> None:
 
 
 SAVED_ORDER = [5, 1, 6, 7, 8, 4, 0, 9, 2, 3]
+
+
+def test_as_many_as_any_saved_run_had_are_in_the_order_they_had() -> None:
+    assert loading.MOST_SORTED == 1 << 24
+    for n in (1, 2, 10, 1001):
+        at = order(n, 1337, 3)
+        assert [at(place) for place in range(n)] == permutation(n, 1337, 3).tolist()
+
+
+KEYS = st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8)
+
+
+@given(n=st.integers(2, 600), keys=KEYS)
+def test_a_computed_order_holds_everything_once(n: int, keys: list[int]) -> None:
+    at = Feistel(n, keys)
+    assert sorted(map(at, range(n))) == list(range(n))
+
+
+def test_a_computed_order_is_the_one_saved_runs_had() -> None:
+    at = order(10**12, 1337, 0)
+    found = [at(place) for place in (0, 1, 2, 10**12 - 1)]
+    assert found == SAVED_COMPUTED
+    assert order(10**12, 1337, 1)(0) != found[0] != order(10**12, 1338, 0)(0)
+
+
+SAVED_COMPUTED = [804656707749, 828721894894, 553587735339, 302499248699]
+
+
+def test_a_computed_order_is_uniform() -> None:
+    """Chi-square: where sequences land, which stands first, and which follows its neighbour."""
+    n = 64
+    first, landed, followed = np.zeros(n), np.zeros((8, 8)), np.zeros(n)
+    for epoch in range(400):
+        at = Feistel(n, np.random.PCG64([7, epoch]).random_raw(8).tolist())
+        numbers = np.array([at(place) for place in range(n)])
+        first[numbers[0]] += 1
+        np.add.at(landed, (np.arange(n) // 8, numbers // 8), 1)
+        np.add.at(followed, np.diff(numbers) % n, 1)
+    for counts, freedom in ((first, n - 1), (landed.ravel(), 49), (followed[1:], n - 2)):
+        expected = counts.sum() / len(counts)
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        # Six standard deviations of the chi-square distribution on either side.
+        assert abs(statistic - freedom) < 6 * (2 * freedom) ** 0.5
+
+
+def test_a_loader_with_a_computed_order_is_rebuilt_and_split_like_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loading, "MOST_SORTED", 10)
+    order.cache_clear()
+    try:
+        loader = Loader(Numbers(37), 8, seed=5)
+        stream = [i for step in range(37) for i in seen(loader.batch(step))]
+        for epoch in range(8):
+            assert sorted(stream[epoch * 37 : (epoch + 1) * 37]) == list(range(37))
+        assert len({tuple(stream[epoch * 37 : (epoch + 1) * 37]) for epoch in range(8)}) == 8
+        order.cache_clear()
+        assert seen(Loader(Numbers(37), 8, seed=5).batch(20)) == stream[160:168]
+        parts = [seen(loader.batch(20, rank=rank, world=2)) for rank in range(2)]
+        assert parts[0] + parts[1] == stream[160:168]
+    finally:
+        order.cache_clear()
 
 
 def test_epochs_of_packed_tokens_are_cut_differently() -> None:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.data.boundaries import AfterId
-from llm.data.packed import PackedData, PackedTokens, open_packed
+from llm.data.mapped import open_packed
+from llm.data.packed import PackedData, PackedTokens
 from llm.data.packing import pack
 from llm.tokenizers import byte, character
 from llm.types import IGNORE, ConfigError

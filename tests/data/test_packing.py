@@ -31,7 +31,8 @@ def test_the_sidecar_says_what_is_in_the_file(tmp_path: Path) -> None:
         "sha256": hashlib.sha256(raw).hexdigest(),
     }
     assert info.n_tokens == 6
-    assert {file.name for file in tmp_path.iterdir()} == {"train.bin", "train.json"}
+    assert np.fromfile(tmp_path / "train.idx", "<u8").tolist() == [0, 3, 6]
+    assert {file.name for file in tmp_path.iterdir()} == {"train.bin", "train.idx", "train.json"}
 
 
 def test_documents_are_set_apart_by_a_blank_line_without_an_end_of_text(tmp_path: Path) -> None:
@@ -54,6 +55,8 @@ def test_grouping_and_cutting_into_pieces_changes_nothing(tmp_path_factory, text
     assert np.fromfile(directory / "train.bin", "<u2").tolist() == want
     assert info.n_bytes == sum(done) == len("".join(texts).encode())
     assert info.n_documents == sum(bool(text) for text in texts)
+    bounds = np.fromfile(directory / "train.idx", "<u8").tolist()
+    assert bounds == [0, *(place + 1 for place, one in enumerate(want) if one == 256)]
     assert in_memory.tolist() == list("".join(texts).encode())
 
 

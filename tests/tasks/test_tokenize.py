@@ -114,6 +114,19 @@ def test_text_files_will_do(tmp_path: Path) -> None:
     assert run.summary["train_documents"] == 1
 
 
+def test_a_large_corpus_has_shards(tmp_path: Path, corpus: tuple[str, str]) -> None:
+    whole, cut = run_in(tmp_path / "whole"), run_in(tmp_path / "cut")
+    for run, shard_bytes in ((whole, 1 << 30), (cut, 1000)):
+        tokenize(run=run, train=corpus[0], validation=corpus[1], tokenizer=bpe.train, shard_bytes=shard_bytes)
+    assert not (cut.directory / "train.bin").exists()
+    assert (cut.directory / "validation.bin").exists()
+    assert whole.summary == cut.summary
+    one, many = (PackedData(str(run.directory), 16).load(never, tmp_path).train for run in (whole, cut))
+    assert len(one) == len(many)
+    for batches in (range(len(one)), [3, 1]):
+        assert one.batch(batches).tokens.tolist() == many.batch(batches).tokens.tolist()
+
+
 def test_a_missing_file_is_named_before_anything_is_written(tmp_path: Path, corpus: tuple[str, str]) -> None:
     run = run_in(tmp_path / "run")
     with pytest.raises(ConfigError) as caught:

@@ -44,7 +44,7 @@ def test_text_comes_back(kind: str) -> None:
         assert all(0 <= index < tokenizer.vocab_size for index in ids)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte"])
+@pytest.mark.parametrize("kind", ["bpe", "byte", "unigram"])
 @given(text=st.text())
 @example(text="\x00\x01 \u2028 \ufeff e\u0301 👩‍👩‍👧 <|im_end|>")
 @settings(max_examples=200)
@@ -63,7 +63,8 @@ NAMES = st.sampled_from([*base.SPECIAL_TOKENS, "<|", "|>", "im_end", "a", " ", "
 
 
 @pytest.mark.parametrize(
-    "tokenizer", [trained("bpe"), trained("byte"), character.train(TEXTS, special_tokens=True)]
+    "tokenizer",
+    [trained("bpe"), trained("byte"), trained("unigram"), character.train(TEXTS, special_tokens=True)],
 )
 @given(parts=st.lists(NAMES, max_size=8))
 @settings(max_examples=60)
@@ -111,7 +112,7 @@ def test_special_ids_decode_to_their_names() -> None:
     assert tokenizer.decode(list(base.special_ids(tokenizer).values())) == "".join(base.SPECIAL_TOKENS)
 
 
-@pytest.mark.parametrize("kind", ["bpe", "byte"])
+@pytest.mark.parametrize("kind", ["bpe", "byte", "unigram"])
 def test_a_lone_surrogate_becomes_the_replacement_character(kind: str) -> None:
     tokenizer = trained(kind)
     assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
