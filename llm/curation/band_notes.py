@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from llm.curation.base import Corpus
 from llm.curation.minhash import MinHash
 from llm.curation.shingles import Hashes, Shingler, batches, mix
+
+BANDS_BYTES = 1 << 26
+"""So much of the bands is read, and held, at a time: opening files costs more than reading them."""
 
 Numbers = NDArray[np.int64]
 
@@ -66,6 +69,7 @@ class Notes:
     order: NDArray[np.uint32]
     bounds: Numbers
     n_shards: int = 0
+    _bands: dict[int, Hashes] = field(default_factory=dict)
 
     @property
     def n_earlier(self) -> int:
@@ -96,6 +100,17 @@ class Notes:
     def column(self, name: str) -> NDArray[Any]:
         """The notes of this name, by number."""
         return _column(self.corpus, range(len(self.corpus.surveys)), name)[self.order]
+
+    def band(self, number: int, n_bands: int) -> Hashes:
+        """The hashes of one band, by number; the next ones are read with it while they are small."""
+        if number not in self._bands:
+            self._bands.clear()
+            some = range(number, min(n_bands, number + max(1, BANDS_BYTES // (8 * len(self) + 1))))
+            names = [f"band_{one}" for one in some]
+            frames = [pl.read_parquet(one, columns=names, glob=False) for one in self.corpus.surveys]
+            for one, name in zip(some, names, strict=True):
+                self._bands[one] = np.concatenate([frame[name].to_numpy() for frame in frames])[self.order]
+        return self._bands[number]
 
     def shard(self, numbers: Numbers) -> Numbers:
         """The shards that these documents lie in."""

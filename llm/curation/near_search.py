@@ -51,7 +51,7 @@ def find_clusters(notes: Notes, shingler: Shingler, n_bands: int, threshold: flo
 
     with ShingleSets(notes, meeting(notes, alone, n_bands, relevant), shingler) as sets:
         for band in range(n_bands):
-            for first, second in _pairs(*band_buckets(notes, alone, band, relevant), clusters):
+            for first, second in _pairs(*band_buckets(notes, alone, band, n_bands, relevant), clusters):
                 first, second = compared.new(first, second)
                 score = sets.similar(first, second, threshold)
                 alike = score >= threshold
@@ -88,7 +88,7 @@ def find_sources(notes: Notes, shingler: Shingler, n_bands: int, threshold: floa
 
     with ShingleSets(notes, meeting(notes, alone, n_bands, relevant), shingler) as sets:
         for band in range(n_bands):
-            for train, held in _across(*band_buckets(notes, alone, band, relevant), n_train):
+            for train, held in _across(*band_buckets(notes, alone, band, n_bands, relevant), n_train):
                 train, held = compared.new(train, held)
                 alike = sets.similar(train, held, threshold)
                 # no held-out document is twice in a batch
@@ -117,9 +117,11 @@ def collapse(notes: Notes) -> tuple[Numbers, Numbers, Numbers]:
     return np.sort(order[new]), originals[~new], order[~new]
 
 
-def band_buckets(notes: Notes, alone: Numbers, band: int, relevant: Relevant) -> tuple[Numbers, Numbers]:
+def band_buckets(
+    notes: Notes, alone: Numbers, band: int, n_bands: int, relevant: Relevant
+) -> tuple[Numbers, Numbers]:
     """Numbers that share the band with others, bucket by bucket and rising in each, and their buckets."""
-    members, bucket = buckets(notes.column(f"band_{band}")[alone])
+    members, bucket = buckets(notes.band(band, n_bands)[alone])
     members = alone[members]
     first, last = spans(bucket)
     matters = relevant(members[first], members[last])
@@ -130,7 +132,7 @@ def meeting(notes: Notes, alone: Numbers, n_bands: int, relevant: Relevant) -> N
     """The documents that have to be compared with any other."""
     chosen = np.zeros(len(notes), bool)
     for band in range(n_bands):
-        chosen[band_buckets(notes, alone, band, relevant)[0]] = True
+        chosen[band_buckets(notes, alone, band, n_bands, relevant)[0]] = True
     return np.flatnonzero(chosen)
 
 

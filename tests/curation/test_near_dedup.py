@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llm.curation import verification
+from llm.curation import band_notes, verification
 from llm.curation.base import judge
 from llm.curation.near_dedup import NearDedup
 from llm.curation.near_duplicates import jaccard, shingles
@@ -208,3 +208,11 @@ def test_earlier_data_goes_before(tmp_path):
     same = again.filter(pl.col("id").is_in(judged.filter("keep")["id"].to_list()))
     assert same["score"].to_list() == [1.0] * same.height
     assert both.fingerprint() != step.fingerprint()
+
+
+def test_bands_read_one_by_one_decide_the_same(monkeypatch):
+    frame = corpus(families(1, 30))
+    whole = in_shards(NearDedup(length=3), frame, 2)
+    monkeypatch.setattr(band_notes, "BANDS_BYTES", 1)
+    assert in_shards(NearDedup(length=3), frame, 2).equals(whole)
+    assert not whole["keep"].all()
