@@ -180,7 +180,7 @@ def datasketch_side(texts: Sequence[str], step: NearDedup) -> Callable[[], objec
 
 
 def _missing(package: str) -> ConfigError:
-    return ConfigError("benchmark", "dedup", f"needs {package}: pip install -e '.[dev]'")
+    return ConfigError("benchmark", "dedup", f"needs {package}: pip install -e '.[compare]'")
 
 
 def _write(texts: Sequence[str], folder: Path) -> list[tuple[Path, pl.DataFrame]]:

@@ -74,8 +74,11 @@ class Curation:
         return [one for source in self.object_sources.values() for one in source.objects()]
 
     def fingerprint(self) -> str:
-        """A digest of what all sources would read."""
-        return digest([(name, source.fingerprint()) for name, source in self.sources.items()])
+        """A digest of what all sources would read, and of the files that steps and the mixture read."""
+        parts = {**self.sources, **self.steps, "mixture": self.mixture}
+        return digest(
+            [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
+        )
 
     def plan(self) -> str:
         """A digest of what is read and of all settings that decide what becomes of it."""

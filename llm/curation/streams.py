@@ -55,7 +55,7 @@ def _zstd() -> _Decompressor:
     try:
         import zstandard
     except ImportError as error:
-        mend = "reading it needs zstandard: pip install -e '.[curation]'"
+        mend = "reading it needs zstandard: pip install zstandard"
         raise ConfigError("path", "a .zst file", mend) from error
     found: _Decompressor = zstandard.ZstdDecompressor().decompressobj()
     return found

@@ -144,6 +144,6 @@ def _ftfy() -> Any:
         import ftfy
         import ftfy.badness
     except ImportError:
-        mend = "needs the package ftfy: pip install -e '.[curation]'; mojibake=false does without"
+        mend = "needs the package ftfy: pip install ftfy; mojibake=false does without"
         raise ConfigError("mojibake", True, mend) from None
     return ftfy

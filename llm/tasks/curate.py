@@ -89,11 +89,12 @@ class _Curating:
 
     def _prepare(self) -> None:
         """Whatever a component wants to fetch or check once, before the first document is read."""
-        for one in (*self._curation.sources.values(), *self._curation.steps.values()):
+        curation = self._curation
+        for one in (*curation.sources.values(), *curation.steps.values(), curation.mixture):
             prepare = getattr(one, "prepare", None)
             if prepare is not None:
                 prepare(self._note)
-        for name, source in self._curation.object_sources.items():
+        for name, source in curation.object_sources.items():
             with self._run.progress(f"read {name}", source.n_files, unit="files") as progress:
                 source.objects(progress.advance)
 

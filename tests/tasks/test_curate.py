@@ -120,7 +120,7 @@ def test_every_document_is_accounted_for(tmp_path: Path):
     write_jsonl(tmp_path / "a.jsonl", [*texts, *texts[:20], "short"], "a")
     write_jsonl(
         tmp_path / "b.jsonl",
-        [f"Other matter, to be told of {i}: and the rest of it." for i in range(60)],
+        [f"Other matter that has to be told of number {i} and the rest of it." for i in range(60)],
         "b",
     )
     curation = Curation(
