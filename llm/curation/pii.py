@@ -197,7 +197,8 @@ def _analyser(settings: Mapping[str, Any]) -> Callable[[str], list[Found]]:
         raise ConfigError("presidio", settings["model"], mend) from None
     model, language = str(settings["model"]), str(settings["language"])
     # presidio would try to download it, in every worker
-    if importlib.util.find_spec(model.partition("/")[0]) is None and not Path(model).is_dir():
+    installed = model.isidentifier() and importlib.util.find_spec(model) is not None
+    if not installed and not Path(model).is_dir():
         raise ConfigError("presidio.model", model, f"not installed: python -m spacy download {model}")
     configuration = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
     engine = AnalyzerEngine(
