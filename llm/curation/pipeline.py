@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any
 
+import polars as pl
 from pydantic import Field
 
 from llm.curation.base import CorpusStep, DocumentedObject, ObjectSource, Source, Step, StreamedSource
@@ -75,10 +78,9 @@ class Curation:
 
     def fingerprint(self) -> str:
         """A digest of what all sources would read, and of the files that steps and the mixture read."""
-        parts = {**self.sources, **self.steps, "mixture": self.mixture}
-        return digest(
-            [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
-        )
+        parts: dict[str, Any] = {**self.sources, **self.steps, "mixture": self.mixture}
+        marks = [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
+        return digest(marks)
 
     def plan(self) -> str:
         """A digest of what is read and of all settings that decide what becomes of it."""
@@ -87,16 +89,20 @@ class Curation:
 
 
 def described(value: object) -> Any:
-    """A component as plain values: its class, and the attributes that bear its parameters' names."""
+    """A component as plain values: its class and its state, as far down as it is made of python objects."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Path):
+    if isinstance(value, Path | bytes | re.Pattern | pl.Expr):
         return str(value)
     if isinstance(value, Mapping):
         return [[str(key), described(one)] for key, one in value.items()]
-    if isinstance(value, Sequence | set | frozenset):
+    if isinstance(value, Set):
+        return sorted(map(str, value))
+    if isinstance(value, Sequence):
         return [described(one) for one in value]
-    kind = type(value)
-    names = inspect.signature(kind).parameters
-    settings = {name: described(getattr(value, name)) for name in names if hasattr(value, name)}
-    return {"type": f"{kind.__module__}.{kind.__qualname__}", "settings": settings}
+    if isinstance(value, functools.partial):
+        return [described(value.func), described(value.args), described(value.keywords)]
+    kind = value if isinstance(value, type) or inspect.isroutine(value) else type(value)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    # what is not made of python objects (an array, a loaded model) follows from what is
+    return [name, described(vars(value))] if kind is not value and hasattr(value, "__dict__") else name

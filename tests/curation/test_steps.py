@@ -15,6 +15,7 @@ from llm.config import build
 from llm.curation.base import DOCUMENT_COLUMNS, VERDICT_COLUMNS, Tagger, judge
 from llm.curation.ledger import account
 from llm.curation.mixture import DomainMixture
+from llm.curation.pipeline import described
 from llm.curation.quality import GopherQuality
 from llm.types import ConfigError
 from tests.curation.given import fill
@@ -253,3 +254,23 @@ def test_ledger_refuses_a_step_that_loses_rows_or_reasons():
         account("silent", frame, silent(frame.lazy()).collect())
     with pytest.raises(AssertionError, match="adds or drops"):
         account("lossy", frame, silent(frame.lazy()).collect().head(1))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_plan_knows_every_setting(path: Path, tmp_path: Path):
+    """Work that was begun under other settings is not gone on with."""
+    config = OmegaConf.load(path)
+    fill(config, tmp_path)
+    plain = described(build(config))
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain == described(build(config))
+    for name, value in config.items():
+        if isinstance(value, bool) or name == "_target_" or not isinstance(value, int | float):
+            continue
+        for other in (value / 2, value + 1, value - 1):
+            try:
+                changed = build(OmegaConf.merge(config, {name: type(value)(other)}))
+            except (ConfigError, ExceptionGroup):
+                continue  # out of bounds
+            if type(value)(other) != value:
+                assert described(changed) != plain, name
