@@ -50,7 +50,7 @@ def hidden(text: str) -> str:
     [
         (" ".join(QUESTIONS[0]), "n0"),
         (
-            "a ROBE takes 2\nbolts of blue\tfiber — and half that much white fiber; how many bolts does it take",
+            "a ROBE takes 2\nbolts of blue\tfiber — and half that much white fiber; how many bolts it takes",
             "n0",
         ),
         (
@@ -274,19 +274,19 @@ def test_what_is_planted_is_found(shared_dir: Path, tmp_path: Path) -> None:
     evals = "small-evals"
     planted = PlantedItems(
         str(shared_dir / "data"),
-        clean=["wikitext-2", "c4-demo", "english-prose/moby-dick.txt.gz"],
+        clean=["wikitext-2", "c4-demo", "english-prose/moby-dick.txt.gz", "english-prose/bleak-house.txt.gz"],
         benchmarks={
             "gsm8k": {"path": "gsm8k/test.jsonl.gz", "text": ["question", "answer"]},
             "copa": {"path": f"{evals}/copa.jsonl", "text": ["query", "choices"]},
             "openbook_qa": {"path": f"{evals}/openbook_qa.jsonl", "text": ["query", "choices"]},
             "svamp": {"path": f"{evals}/svamp.jsonl", "text": ["context", "answer"]},
         },
-        n_documents=1500,
-        n_plants=200,
+        n_documents=2000,
+        n_plants=100,
     )
     run = Run(tmp_path / "run", seed=0)
     metrics = planted.measure(run)
     missed = json.loads((tmp_path / "run" / "tables" / "missed.json").read_text())["rows"]
     assert missed == []
     assert metrics["found_verbatim"] == metrics["found_edited"] == metrics["found_split"] == 1.0
-    assert metrics["false_positive_rate"] < 0.001
+    assert metrics["false_positive_rate"] <= 0.001
