@@ -16,9 +16,8 @@ from llm.benchmarks.decontamination import PlantedItems
 from llm.curation.base import judge
 from llm.curation.benchmark_items import read_items
 from llm.curation.decontamination import REVIEW_SCHEMA, Decontamination
-from llm.curation.ledger import Ledger
+from llm.curation.numbered_words import Lookup, Vocabulary, words
 from llm.curation.overlap import _GAP, OverlapIndex
-from llm.curation.words import Lookup, Vocabulary, words
 from llm.runs.run import Run
 from llm.types import ConfigError
 from tests.curation.test_steps import PROSE, corpus
@@ -128,12 +127,6 @@ def test_tags_and_reviews(quiz) -> None:
         ("quiz:n3", "not_checkable"),
         ("quiz:n4", "not_checkable"),
     ]
-    ledger = Ledger()
-    ledger.apply("decontamination", frame, Decontamination(quiz).annotate)
-    table = step.review_table(ledger.frame())
-    assert table.schema == REVIEW_SCHEMA
-    assert table.select("document", "item", "text").row(0) == ("d1", "quiz:n2", " ".join(QUESTIONS[2]))
-    assert table["detector"].to_list() == [None, "not_checkable", "not_checkable"]
     said: list[str] = []
     step.prepare(said.append)
     assert said == ["decontamination: 5 items of quiz; 2 are too short to be looked for"]
