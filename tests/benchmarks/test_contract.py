@@ -14,10 +14,14 @@ from llm.tasks.benchmark import benchmark
 NAMES = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
 
 
+GIVEN = {"curation": ["benchmark.path=texts"]}
+"""What only its user can give a benchmark."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_benchmark(name: str) -> None:
     assert (CONF / "benchmark" / f"{name}.yaml").read_text().startswith("# ")
-    config = compose(["task=benchmark", f"benchmark={name}"])
+    config = compose(["task=benchmark", f"benchmark={name}", *GIVEN.get(name, [])])
     check(config)
     component = build(config.benchmark)
     assert component.name == name
