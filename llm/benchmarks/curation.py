@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,7 @@ from pydantic import Field
 
 from llm import files
 from llm.config import CONF
+from llm.curation.engines import Polars
 from llm.runs.run import Run
 from llm.types import ConfigError
 
@@ -77,19 +80,14 @@ class CurationAtScale:
     def _make(self, corpus: Path, n_bytes: int, run: Run) -> None:
         if (corpus / "whole.json").is_file():
             return
-        pools = {"prose": _sentences(self.path), "code": _blocks()}
         corpus.mkdir(parents=True, exist_ok=True)
+        pools = {"prose": _sentences(self.path), "code": _blocks()}
+        work = _Making(corpus, pools, self.seed)
+        sizes = [min(FILE_BYTES, n_bytes - start) for start in range(0, n_bytes, FILE_BYTES)]
         written = 0
-        with run.progress("make a corpus", n_bytes // 1_000_000, unit="MB") as progress:
-            for number in range(-(-n_bytes // FILE_BYTES)):
-                wanted = min(FILE_BYTES, n_bytes - number * FILE_BYTES)
-                with (corpus / f"{number:04}.jsonl").open("w", encoding="utf-8") as file:
-                    made = 0
-                    for domain, text in _documents(pools, random.Random(f"{self.seed} {number}")):
-                        file.write(json.dumps({"text": text, "domain": domain}) + "\n")
-                        made += len(text.encode())
-                        if made >= wanted:
-                            break
+        engine = Polars(n_workers=min(len(sizes), len(os.sched_getaffinity(0))))
+        with engine, run.progress("make a corpus", n_bytes // 1_000_000, unit="MB") as progress:
+            for made in engine.map(work, list(enumerate(sizes))):
                 written += made
                 progress.advance(made // 1_000_000)
         files.write_json(corpus / "whole.json", {"bytes": written})
@@ -101,15 +99,12 @@ class CurationAtScale:
         command += [f"run_dir={directory.resolve()}", "tracker=none"]
         began, peak = time.monotonic(), 0
         log = directory.with_suffix(".log")
-        with log.open("w") as output, run.progress(f"curate {corpus.name}", None, unit="seconds") as progress:
+        with log.open("w") as output, run.progress(f"curate {corpus.name}", None, unit="samples") as progress:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-            shown = 0
             while process.poll() is None:
                 peak = max(peak, resident_bytes(process.pid))
+                progress.advance(1, peak_gigabytes=peak / 1e9)
                 time.sleep(POLL_SECONDS)
-                if (passed := int(time.monotonic() - began)) > shown:
-                    progress.advance(passed - shown, gigabytes=peak / 1e9)
-                    shown = passed
         seconds = time.monotonic() - began
         if process.returncode:
             last = (log.read_text(encoding="utf-8").strip().splitlines() or [""])[-1]
@@ -124,6 +119,26 @@ class CurationAtScale:
             "peak_bytes": float(peak),
             "kept_documents": float(summary["documents"]["train"] + summary["documents"]["validation"]),
         }
+
+
+@dataclass(frozen=True)
+class _Making:
+    """Writes one file of a corpus; its number seeds it, so that files can be made in any order."""
+
+    corpus: Path
+    pools: dict[str, list[str]]
+    seed: int
+
+    def __call__(self, asked: tuple[int, int]) -> int:
+        number, n_bytes = asked
+        made = 0
+        with (self.corpus / f"{number:04}.jsonl").open("w", encoding="utf-8") as file:
+            for domain, text in _documents(self.pools, random.Random(f"{self.seed} {number}")):
+                file.write(json.dumps({"text": text, "domain": domain}) + "\n")
+                made += len(text.encode())
+                if made >= n_bytes:
+                    return made
+        return made
 
 
 def resident_bytes(pid: int) -> int:
@@ -177,12 +192,9 @@ def _documents(pools: dict[str, list[str]], rng: random.Random) -> Iterator[tupl
             domain, text = "prose", " ".join(rng.choices(words, k=20))
         else:
             domain = "code" if rng.random() < 0.15 else "prose"
-            parts, joint = [], "\n\n" if domain == "code" else " "
-            length = 0
-            while length < 2000:
-                parts.append(rng.choice(pools[domain]))
-                length += len(parts[-1])
-            text = _edited(joint.join(parts), words, rng, 1 / 12)
+            joined = ("\n\n" if domain == "code" else " ").join(rng.choices(pools[domain], k=40))
+            end = joined.find(" ", 2000)
+            text = _edited(joined[:end] if end > 0 else joined, words, rng, 1 / 12)
         if len(earlier) < 2000:
             earlier.append((domain, text))
         else:
@@ -193,6 +205,7 @@ def _documents(pools: dict[str, list[str]], rng: random.Random) -> Iterator[tupl
 def _edited(text: str, words: Sequence[str], rng: random.Random, share: float) -> str:
     """The text with about this share of its words replaced by others."""
     parts = text.split(" ")
-    for _ in range(max(1, int(share * len(parts)))):
-        parts[rng.randrange(len(parts))] = rng.choice(words)
+    n = max(1, int(share * len(parts)))
+    for place, word in zip(rng.choices(range(len(parts)), k=n), rng.choices(words, k=n), strict=True):
+        parts[place] = word
     return " ".join(parts)

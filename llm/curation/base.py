@@ -102,6 +102,19 @@ class Tagger(Protocol):
         ...
 
 
+@runtime_checkable
+class Reviewed(Protocol):
+    """A step whose findings people want to look at; they become the table ``review/NAME.parquet``."""
+
+    def review(self, documents: pl.DataFrame) -> pl.DataFrame:
+        """What it found in these documents, a row a finding."""
+        ...
+
+    def unchecked(self) -> pl.DataFrame:
+        """What it could not look for, in the same columns."""
+        ...
+
+
 def with_attributes(step: Tagger, documents: pl.LazyFrame) -> pl.LazyFrame:
     """The documents with the step's attributes; what the runner has added already is not measured again."""
     present = set(documents.collect_schema().names())

@@ -155,29 +155,6 @@ class Decontamination:
         ]
         return pl.DataFrame(rows, schema=REVIEW_SCHEMA, orient="row")
 
-    def review_table(self, ledger: pl.DataFrame) -> pl.DataFrame:
-        """What the ledger says this step removed, beside the items; below it what could not be looked for."""
-        items = pl.DataFrame(
-            {
-                "match": [item.name for item in self._known.items],
-                "text": [i.forms()[0] for i in self._known.items],
-            },
-            schema={"match": pl.String, "text": pl.String},
-        ).unique("match", keep="first", maintain_order=True)
-        removed = ledger.filter(pl.col("reason").str.starts_with("contaminated_")).join(
-            items, on="match", how="left", maintain_order="left"
-        )
-        table = removed.select(
-            pl.col("id").alias("document"),
-            pl.col("reason").str.strip_prefix("contaminated_").alias("benchmark"),
-            pl.col("match").alias("item"),
-            pl.lit(None, pl.String).alias("detector"),
-            "score",
-            "excerpt",
-            "text",
-        )
-        return pl.concat([table, self.unchecked()])
-
     def unchecked(self) -> pl.DataFrame:
         """Items too short to be looked for (`not_checkable`), or unless all their choices stand there too."""
         known = self._known

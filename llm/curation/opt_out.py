@@ -184,7 +184,7 @@ def _read_robots(path: str) -> dict[str, list[Robots]]:
     try:
         from protego import Protego
     except ImportError:
-        raise ConfigError("robots", path, "needs the package protego: pip install -e '.[web]'") from None
+        raise ConfigError("robots", path, "needs the package protego: pip install -e '.[curation]'") from None
     found: dict[str, list[Robots]] = {}
     for host, text in _robots_texts(path):
         found.setdefault(host.lower(), []).append(Protego.parse(text))

@@ -57,6 +57,13 @@ class Output:
         found = pl.scan_parquet(path, glob=False).select(pl.col("change").sum()).collect(engine="streaming")
         return int(found.item() or 0)
 
+    def review(self, name: str, found: Sequence[pl.LazyFrame]) -> None:
+        """Writes ``review/NAME.parquet``."""
+        with files.replacing(self.directory / "review" / f"{name}.parquet") as temporary:
+            pl.concat(found).sink_parquet(
+                temporary, compression="zstd", statistics=False, maintain_order=True
+            )
+
     def fingerprints(self) -> dict[str, str]:
         """sha256 of what has been written, by file."""
         names = ("train.parquet", "validation.parquet", "ledger.parquet")

@@ -25,6 +25,7 @@ from llm.curation.base import (
     DOCUMENT_COLUMNS,
     VERDICT_COLUMNS,
     CorpusStep,
+    Reviewed,
     Source,
     Step,
     StreamedSource,
@@ -205,16 +206,21 @@ class Passing:
             name, step = self.todo.apply
             yield name, lambda documents: _tidy(step.apply(documents, self._decisions(shard)))
         for name, one in self.todo.steps:
-            yield name, lambda documents, one=one: _annotated(one, documents, store, shard)
+            path = self.folder / f"{shard}.review-{name}.parquet"
+            yield name, lambda documents, one=one, path=path: _annotated(one, documents, store, shard, path)
 
     def _decisions(self, shard: str) -> pl.DataFrame:
         path = self.folder / "decisions" / f"{shard}.parquet"
         return pl.read_parquet(path if path.is_file() else path.with_name("none.parquet"), glob=False)
 
 
-def _annotated(step: Step, documents: pl.DataFrame, store: AttributeStore, shard: str) -> pl.DataFrame:
+def _annotated(
+    step: Step, documents: pl.DataFrame, store: AttributeStore, shard: str, review: Path
+) -> pl.DataFrame:
     if isinstance(step, Tagger):
         documents, _ = store.tagged(step, documents, shard)
+    if isinstance(step, Reviewed):
+        _write(review, step.review(documents))
     return _tidy(step.annotate(documents.lazy()).collect())
 
 

@@ -80,7 +80,7 @@ def _card(match: re.Match[str]) -> bool:
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
-        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD FK", 19: "MK SI",
+        15: "NO", 16: "BE", 18: "DK FI FO GL NL SD FK", 19: "MK SI",  # codespell:ignore fo
         20: "AT BA EE KZ LT LU XK MN", 21: "CH HR LI LV",
         22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL",
         24: "AD CZ ES MD PK RO SA SE SK TN VG DZ", 25: "LY PT ST", 26: "IS TR",

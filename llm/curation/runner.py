@@ -193,6 +193,12 @@ class Runner:
                 if path.is_file():
                     yield pl.scan_parquet(path, glob=False)
 
+    def reviews(self, name: str) -> Iterator[pl.LazyFrame]:
+        """What the step of this name found, shard by shard."""
+        for folder in self._done:
+            for path in sorted(folder.glob(f"*.review-{name}.parquet")):
+                yield pl.scan_parquet(path, glob=False)
+
     def clear(self) -> None:
         """Deletes the folder: what was wanted of it is written elsewhere."""
         shutil.rmtree(self.folder)

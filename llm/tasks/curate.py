@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from llm import files, runtime
-from llm.curation.base import Step
+from llm.curation.base import Reviewed, Step
 from llm.curation.bookkeeping import OnTraining, RemoveHeldOut, SplitOff, UniqueIds
 from llm.curation.ledger import Counts
 from llm.curation.output import OUTPUT_COLUMNS, Output
@@ -37,9 +37,9 @@ def curate(*, run: Run, curation: Curation, resume: str | None = None) -> None: 
     The run's directory gets ``train.parquet`` and ``validation.parquet`` (id, text, source, domain, language,
     licence, provenance, n_bytes, and what steps have added), ``ledger.parquet`` (every removed, altered or
     repeated document; see `llm.curation.ledger`), ``funnel.parquet`` (the same by step and reason),
-    ``summary.json``, ``data_card.md`` and ``run.log`` (the funnel in words). With documented objects
-    among the sources and `derive` also ``conversations_{train,validation}.jsonl``,
-    ``preferences_{train,validation}.jsonl`` and ``exam.jsonl``.
+    ``summary.json``, ``data_card.md``, ``run.log`` (the funnel in words) and ``review/STEP.parquet`` where a
+    step has findings to be looked at. With documented objects among the sources and `derive` also
+    ``conversations_{train,validation}.jsonl``, ``preferences_{train,validation}.jsonl`` and ``exam.jsonl``.
 
     Args:
         run: Where the outputs go.
@@ -176,6 +176,9 @@ class _Curating:
                 sides[name] = output.side(name, documents)
                 progress.advance()
             change = output.ledger(list(work.ledgers()))
+            for name, step in self._curation.steps.items():
+                if isinstance(step, Reviewed):
+                    output.review(name, [*work.reviews(name), step.unchecked().lazy()])
             progress.advance()
         for name, side in sides.items():
             if not side["documents"]:

@@ -268,6 +268,7 @@ def test_without_presidio(monkeypatch: pytest.MonkeyPatch) -> None:
         Pii(presidio={}).prepare(lambda _: None)
 
 
+@pytest.mark.slow
 def test_presidio_finds_names(tmp_path) -> None:
     pytest.importorskip("presidio_analyzer")
     spacy = pytest.importorskip("spacy")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from llm.config import build, compose
+from llm.curation.decontamination import Decontamination
 from llm.curation.derive import DeriveQuestions
 from llm.curation.embedded import EmbeddedCorpus
 from llm.curation.exact_dedup import ExactDedup
@@ -220,3 +221,24 @@ def test_configs_build(overrides: list[str], tmp_path: Path):
     built = build(config.curation)
     assert isinstance(built, Curation)
     assert built.fingerprint() == build(config.curation).fingerprint()
+
+
+def test_findings_are_laid_out_for_review(tmp_path: Path):
+    question = "How many bolts of blue and white fibre does a robe take in all, if it takes two of blue?"
+    (tmp_path / "quiz.jsonl").write_text(json.dumps({"q": question}) + "\n" + json.dumps({"q": "Why not?"}))
+    texts = [
+        f"The people of number {n} have told the story of the village to all who would listen."
+        for n in range(30)
+    ]
+    texts[7] += f" And then they asked: {question.lower()}"
+    write_jsonl(tmp_path / "a.jsonl", texts, "a")
+    step = Decontamination({"quiz": {"path": str(tmp_path / "quiz.jsonl"), "text": "q"}})
+    source = {"a": JsonLines(str(tmp_path / "a.jsonl"))}
+    curate(run=Run(tmp_path / "out"), curation=Curation(source, {"clean": step}, split=HashSplit(0.3)))
+    review = pl.read_parquet(tmp_path / "out" / "review" / "clean.parquet")
+    assert review.select("document", "item", "detector").rows() == [
+        ("a.jsonl:8", "quiz:0", "ngram"),
+        (None, "quiz:1", "not_checkable"),
+    ]
+    removed = pl.read_parquet(tmp_path / "out" / "ledger.parquet").filter(step="clean")
+    assert removed.select("id", "reason", "match").rows() == [("a.jsonl:8", "contaminated_quiz", "quiz:0")]
