@@ -66,6 +66,7 @@ CHOSEN = {
     "checkpointing": "task=pretrain checkpointing={}",
     "classifier": "task=train_classifier classifier={}",
     "curation": "task=curate curation={}",
+    "curation/engine": "task=curate curation/engine={}",
     "curation/mixture": "task=curate +curation/mixture@curation.mixture={}",
     "curation/source": "task=curate curation=files curation/source@curation.sources.files={}",
     "curation/step": "task=curate +curation/step@curation.steps.new={}",

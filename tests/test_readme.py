@@ -14,6 +14,7 @@ import io
 import itertools
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -83,11 +84,18 @@ GENERATE = ["generation.max_new_tokens=3"]
 STAGES = [
     f"stages.{stage}.{override}" for stage in ("pretrain", "sft", "dpo") for override in (*TRAINER, *SHORT)
 ]
+NO_LANGUAGES = ["curation.steps.language.missing=skip", "curation.steps.language.path=not_here.ftz"]
+"""The step's model is on the network."""
 CURATION = [
     "curation.sources.embedded.packages=[polars]",
     "curation.sources.embedded.max_doc_bytes=400000",
     "curation.sources.embedded.max_source_bytes=0",
 ]
+CURATE = {
+    "embedded": [*CURATION, "curation.derive=null"],
+    "web": ["curation.split.validation_fraction=0.3", *NO_LANGUAGES],
+    "code": ["curation.split.validation_fraction=0.3"],
+}
 LIFECYCLE = [
     *(f"stages.curate.{override}" for override in CURATION),
     "stages.curate.curation.split.validation_fraction=0.3",
@@ -134,11 +142,16 @@ def small(arguments: list[str], download: list[str]) -> list[str]:
         length = short.get(given.get("data", ""), ["data.seq_len=16"])
         return [*shape, *llama, *bpe, *source, *TRAINER, *length, *NO_TRACKER]
     if task == "curate":
-        files = given.get("curation") == "files"
-        return [*([] if files else [*CURATION, "curation.derive=null"]), *NO_TRACKER]
+        engine = ["curation.engine.n_cpus=1"] if given.get("curation/engine") == "ray" else []
+        own = CURATE.get(given.get("curation", "embedded"), [])
+        return [*own, *engine, *NO_TRACKER]
+    if task == "tokenize" and given.get("tokenizer") == "saved":
+        return NO_TRACKER
     return {
         "lifecycle": LIFECYCLE,
         "tokenize": ["tokenizer.vocab_size=300", *NO_TRACKER],
+        "doremi": [*MODEL, *TRAINER, "data.seq_len=16", *NO_TRACKER],
+        "train_classifier": ["classifier.model.dim=4", "classifier.model.bucket=1000", *NO_TRACKER],
         "align": [*TRAINER, *SHORT, *NO_TRACKER],
         "evaluate": ["sample_tokens=2", *NO_TRACKER],
         "generate": [*GENERATE, *NO_TRACKER],
@@ -179,9 +192,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     main = Main(home)
     text = "".join(f"{number}: To be, or not to be, that is the question.\n" for number in range(200))
     (home / "text.txt").write_text(text)
-    (home / "texts").mkdir()
-    for number, start in enumerate(range(0, 8000, 1000)):
-        (home / "texts" / f"{number}.txt").write_text(text[start : start + 1000])
+    written = sources(home)
     with serving_files(home) as address, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         patch.setenv("no_proxy", "127.0.0.1")
@@ -204,13 +215,74 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             "PAIRS": f"{left['curate']}/preferences_validation.jsonl",
             "EXAM": f"{left['curate']}/exam.jsonl",
             "FILE": "text.txt",
-            "TEXT_DIR": "texts",
             "PARTS": "parts",
         }
+        words |= written
+        for directory, arguments in {
+            "more_tokens": [
+                "task=tokenize", "train=texts/0.txt", "validation=texts/1.txt", "tokenizer=saved",
+                f"tokenizer.directory={left['tokenize']}/tokenizer",
+            ],
+            "learned": ["task=doremi", f"data.paths={{text: {left['tokenize']}, more: more_tokens}}"],
+            "classifier": [
+                "task=train_classifier", "classifier.examples.positives.paths=[good.jsonl]",
+                "classifier.examples.negatives.paths=[other.jsonl]",
+            ],
+        }.items():  # fmt: skip
+            done = main(*arguments, *small(arguments, []), f"run_dir={directory}")
+            assert done.code == 0, done.err
+        words |= {"MORE_TOKENS": "more_tokens", "WEIGHTS": "learned/weights.json", "CLASSIFIER": "classifier"}
         exported = main("task=export", f"checkpoint={run}", "output=exported", *NO_TRACKER)
         assert exported.code == 0, exported.err
         words["HF_DIR"] = "exported"
         yield Place(main, quickstart, words, [f"data.url={address}/text.txt", f"data.sha256={digest}"])
+
+
+def sources(home: Path) -> dict[str, str]:
+    """Texts to curate, and what stands for them: pages of prose, some of them twice, and code."""
+    rng = random.Random(0)
+    common = ["the", "of", "and", "that", "to", "with"]
+
+    def page(words: list[str]) -> str:
+        return "\n".join(
+            " ".join(rng.choices(common, k=4) + rng.choices(words, k=14)).capitalize() + "." for _ in range(6)
+        )
+
+    syllables = ["ba", "ke", "li", "mo", "nu", "ra", "se", "ti", "vo", "wu"]
+    made = ["".join(one) for one in itertools.product(syllables, repeat=3)]
+    good, other = ([page(words) for _ in range(120)] for words in (made[:500], made[500:]))
+    files_of = {"pages.jsonl": [*good[:40], *good[:4]], "good.jsonl": good, "other.jsonl": other}
+    for name, texts in files_of.items():
+        (home / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    (home / "texts").mkdir()
+    for number, text in enumerate(good[40:50]):
+        (home / "texts" / f"{number}.txt").write_text(text)
+    (home / "code").mkdir()
+    for number in range(12):
+        names = made[number * 40 :][:40]
+        pairs = zip(names[::2], names[1::2], strict=True)
+        lines = [f"def {name}({one}):\n    return {one} * {number}\n" for name, one in pairs]
+        (home / "code" / f"{made[number]}.py").write_text("\n\n".join(lines))
+    (home / "crawl").mkdir()
+    with (home / "crawl" / "pages.warc").open("wb") as archive:
+        for number, text in enumerate(good[:30]):
+            paragraphs = "".join(f"<p>{line}</p>" for line in text.splitlines())
+            html = f"<html><head><title>{number}</title></head><body>{paragraphs}</body></html>"
+            answer = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{html}".encode()
+            fields = [
+                "WARC/1.0", "WARC-Type: response", f"WARC-Target-URI: https://example.org/{number}",
+                "WARC-Date: 2026-01-31T12:00:00Z", f"WARC-Record-ID: <urn:uuid:{number}>",
+                "Content-Type: application/http; msgtype=response", f"Content-Length: {len(answer)}",
+            ]  # fmt: skip
+            archive.write("\r\n".join([*fields, "", ""]).encode() + answer + b"\r\n\r\n")
+    return {
+        "TEXT_DIR": "texts",
+        "JSONL": "pages.jsonl",
+        "WARC_DIR": "crawl",
+        "CODE_DIR": "code",
+        "GOOD_TEXT": "good.jsonl",
+        "OTHER_TEXT": "other.jsonl",
+    }
 
 
 class serving_files:  # noqa: N801 - a context manager
@@ -559,6 +631,19 @@ def test_what_it_says_of_a_run_directory_is_there(place: Place) -> None:
     for name in set(names) - {"wandb"}:
         assert (Path(place.words["RUN_DIR"]) / name).exists(), name
     assert (Path(place.words["CORPUS"]) / "manifest.json").is_file()
+
+
+def test_what_it_says_a_curation_leaves_is_there(place: Place) -> None:
+    arguments = ["task=curate", "curation=web", f"curation.sources.files.path={place.words['JSONL']}"]
+    done = place.main(*arguments, *small(arguments, []), "run_dir=curated")
+    assert done.code == 0, done.err
+    rows = README.partition("| file | what is in it |")[2].partition("\n\n")[0].splitlines()
+    cells = [row.split("|")[1] for row in rows if row.startswith("|")]
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert len(names) > 6
+    for name in names:
+        assert (place.main.home / "curated" / name).is_file(), name
+    assert list((place.main.home / "artifacts" / "attributes").rglob("*.parquet"))
 
 
 def test_links_and_pictures_are_there() -> None:
