@@ -15,17 +15,19 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A name beside `path` to write to; it becomes `path` when the block ends well, and else is removed.
 
-    So `path` is either the old file or the whole new one, also through a kill or a power cut.
+    So `path` is either the old file or the whole new one, also through a kill or a power cut. One that is not
+    `durable` is written faster, and a power cut may leave it empty.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name carries the process, so that two writers never share a half-written file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        sync(temporary)
+        if durable:
+            sync(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

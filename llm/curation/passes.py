@@ -6,11 +6,15 @@ steps that look at each document alone, then the notes for the next corpus-wide 
     02-quality/p00-00000-000.parquet           documents that are left
                p00-00000-000.ledger.parquet    what was removed and altered, by step
                p00-00000-000.survey.parquet    notes for the next corpus-wide step
-               p00-00000-000.json              counts; written last: this shard is done
+               p00-00000-000.json              counts and sizes; written last: this shard is done
+
+Waiting for the disk at every file would take longer than the work. So only the end of a pass waits, and a shard
+counts as done when its files have the sizes that were written down: after a power cut it is worked on again.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,25 +71,26 @@ class Reading:
     def __call__(self, part: Part) -> list[Counts]:
         """Counts of the step `read`; nothing is read when the part is done already."""
         done = self.folder / f"{part.stem}.json"
-        if done.is_file():
-            return [Counts.of(one) for one in files.read_json(done)["counts"]]
+        if (counts := _done(done)) is not None:
+            return counts
         total = Counts("read")
         names: list[str] = []
+        sizes: dict[str, int] = {}
         frames = self._frames(part)
         while True:
             began = time.process_time()
             frame = next(frames, None)
             if frame is None:
                 break
-            kept, entries, counts = _received(frame, part.name, self.grouped)
+            kept, entries, counted = _received(frame, part.name, self.grouped)
             name = f"{part.stem}-{len(names):03}"
-            _write(self.folder / f"{name}.parquet", kept)
-            _write(self.folder / f"{name}.ledger.parquet", entries)
-            _write(self.folder / f"{name}.survey.parquet", self.survey.survey(kept))
-            counts.seconds = time.process_time() - began
-            total.add(counts)
+            sizes |= _write(self.folder / f"{name}.parquet", kept)
+            sizes |= _write(self.folder / f"{name}.ledger.parquet", entries)
+            sizes |= _write(self.folder / f"{name}.survey.parquet", self.survey.survey(kept))
+            counted.seconds = time.process_time() - began
+            total.add(counted)
             names.append(name)
-        files.write_json(done, {"shards": names, "counts": [total.saved()]})
+        _mark(done, {"shards": names, "counts": [total.saved()], "sizes": sizes})
         return [total]
 
     def _frames(self, part: Part) -> Iterator[pl.DataFrame]:
@@ -176,8 +181,9 @@ class Passing:
     def __call__(self, shard: str) -> list[Counts]:
         """Counts of each step; a shard that is done already is not worked on again."""
         done = self.folder / f"{shard}.json"
-        if done.is_file():
-            return [Counts.of(one) for one in files.read_json(done)["counts"]]
+        if (known := _done(done)) is not None:
+            return known
+        sizes: dict[str, int] = {}
         documents = pl.read_parquet(self.before / f"{shard}.parquet", glob=False)
         entries: list[pl.DataFrame] = []
         counts: list[Counts] = []
@@ -193,12 +199,12 @@ class Passing:
             began = time.process_time()
             if isinstance(step, Tagger):
                 documents, _ = store.tagged(step, documents, shard)
-            _write(self.folder / f"{shard}.survey.parquet", step.survey(documents))
+            sizes |= _write(self.folder / f"{shard}.survey.parquet", step.survey(documents))
             counts.append(Counts(name, seconds=time.process_time() - began))
-        _write(self.folder / f"{shard}.parquet", documents)
+        sizes |= _write(self.folder / f"{shard}.parquet", documents)
         if entries:
-            _write(self.folder / f"{shard}.ledger.parquet", pl.concat(entries))
-        files.write_json(done, {"counts": [one.saved() for one in counts]})
+            sizes |= _write(self.folder / f"{shard}.ledger.parquet", pl.concat(entries))
+        _mark(done, {"counts": [one.saved() for one in counts], "sizes": sizes})
         return counts
 
     def _judges(self, shard: str, store: AttributeStore) -> Iterator[tuple[str, Any]]:
@@ -238,6 +244,23 @@ def write_decisions(folder: Path, decisions: pl.DataFrame, shards: list[str]) ->
         _write(folder / f"{shards[int(number)]}.parquet", part.drop("shard"))
 
 
-def _write(path: Path, frame: pl.DataFrame) -> None:
-    with files.replacing(path) as temporary:
+def _write(path: Path, frame: pl.DataFrame) -> dict[str, int]:
+    """Writes a file of work in progress; its name and size."""
+    with files.replacing(path, durable=False) as temporary:
         frame.write_parquet(temporary, compression="lz4", statistics=False)
+    return {path.name: path.stat().st_size}
+
+
+def _mark(path: Path, content: dict[str, Any]) -> None:
+    with files.replacing(path, durable=False) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _done(path: Path) -> list[Counts] | None:
+    """What was counted when this part or shard was done, None when it is not, or its files are torn."""
+    try:
+        saved = files.read_json(path)
+        whole = all((path.parent / name).stat().st_size == size for name, size in saved["sizes"].items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return [Counts.of(one) for one in saved["counts"]] if whole else None

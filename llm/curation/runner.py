@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -172,6 +173,7 @@ class Runner:
         else:
             folder.mkdir(parents=True, exist_ok=True)
             counts = summed(work())
+            os.sync()  # the shards were not waited for one by one
             files.write_json(marker, {"shards": self.shards, "counts": [one.saved() for one in counts]})
         judged = [one for one in counts if one.documents_in]
         self.n_documents = judged[-1].documents_out if judged else self.n_documents
