@@ -8,8 +8,8 @@ steps that look at each document alone, then the notes for the next corpus-wide 
                p00-00000-000.survey.parquet    notes for the next corpus-wide step
                p00-00000-000.json              counts and sizes; written last: this shard is done
 
-Waiting for the disk at every file would take longer than the work. So only the end of a pass waits, and a shard
-counts as done when its files have the sizes that were written down: after a power cut it is worked on again.
+Waiting for the disk at every file would take longer than the work. So only the end of a pass waits, and a
+shard counts as done when its files have the sizes that were written down: after a power cut it is done again.
 """
 
 from __future__ import annotations
@@ -149,8 +149,12 @@ class Pass:
     @property
     def name(self) -> str:
         """For people and for the folder: its first step."""
-        names = [name for name, _ in ([self.apply] if self.apply else []) + self.steps]
-        return names[0] if names else "keep"
+        return self.judges[0][0] if self.judges else "keep"
+
+    @property
+    def judges(self) -> list[tuple[str, Step | CorpusStep]]:
+        """The steps whose verdicts the pass carries out."""
+        return [*([self.apply] if self.apply else []), *self.steps]
 
 
 def passes(chain: list[tuple[str, Step | CorpusStep]]) -> list[Pass]:

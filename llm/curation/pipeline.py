@@ -85,7 +85,8 @@ class Curation:
     def plan(self) -> str:
         """A digest of what is read and of all settings that decide what becomes of it."""
         parts = (self.steps, self.split, self.leaks, self.derive, self.mixture, self.shard_bytes)
-        return digest([self.fingerprint(), [described(part) for part in parts]])
+        # what lies between passes holds hashes of polars', which another version computes otherwise
+        return digest([pl.__version__, self.fingerprint(), [described(part) for part in parts]])
 
 
 def described(value: object) -> Any:

@@ -103,15 +103,17 @@ class Runner:
 
         return self._whole(folder, read)[0]
 
-    def carry_out(self, steps: Sequence[tuple[str, Step | CorpusStep]], *, surveyed: bool) -> list[Counts]:
+    def carry_out(
+        self, steps: Sequence[tuple[str, Step | CorpusStep]], *, surveyed: bool
+    ) -> Iterator[Counts]:
         """Takes every shard through the steps.
 
         Args:
             steps: With their names, in order.
             surveyed: Whether the notes for the first one, a corpus-wide step, are there already.
 
-        Returns:
-            What each step did.
+        Yields:
+            What each step did, when its pass is over.
         """
         todo = passes(list(steps))
         counts: dict[str, Counts] = {name: Counts(name) for name, _ in steps}
@@ -120,7 +122,7 @@ class Runner:
                 continue
             for found in self._carry_out(one):
                 counts[found.step].add(found)
-        return list(counts.values())
+            yield from (counts[name] for name, _ in one.judges)
 
     def _carry_out(self, todo: Pass) -> list[Counts]:
         before = self._current
@@ -129,7 +131,7 @@ class Runner:
         def work() -> list[Counts]:
             if todo.apply is not None:
                 self._decide(*todo.apply, before, folder)
-            label = ", ".join(name for name, _ in ([todo.apply] if todo.apply else []) + todo.steps)
+            label = ", ".join(name for name, _ in todo.judges)
             counts: list[Counts] = []
             with self._progress(f"step {label or todo.name}", self.n_documents, "documents") as progress:
                 passing = Passing(todo, before, folder, self.attributes)
