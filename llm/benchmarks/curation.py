@@ -36,7 +36,7 @@ class CurationAtScale:
 
     The corpora are made from real prose and the standard library's sources with seeded edits: documents of
     about 2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve
-    replaced; 3 % of them repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
+    replaced, and cut off at a space (so that most fail C4's rule of whole sentences); 3 % of them repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
 
     Args:
         path: Folder of texts (.txt, .txt.gz) to make the prose from.
@@ -52,7 +52,7 @@ class CurationAtScale:
         path: str,
         small_bytes: Size = 500_000_000,
         large_bytes: Size = 5_000_000_000,
-        curation: Sequence[str] = ("curation=web",),
+        curation: Sequence[str] = ("curation=files",),
         folder: str | None = None,
         seed: int = 0,
         name: str = "curation",
