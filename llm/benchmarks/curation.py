@@ -36,7 +36,8 @@ class CurationAtScale:
 
     The corpora are made from real prose and the standard library's sources with seeded edits: documents of
     about 2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve
-    replaced, and cut off at a space (so that most fail C4's rule of whole sentences); 3 % of them repeat an earlier document exactly, 5 % nearly, and 2 % are of too few words.
+    replaced, and cut off at a space, so that most fail C4's rule of whole sentences. 3 % of them repeat an
+    earlier document exactly, 5 % nearly, and 2 % are of too few words.
 
     Args:
         path: Folder of texts (.txt, .txt.gz) to make the prose from.
