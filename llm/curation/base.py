@@ -115,6 +115,15 @@ class Reviewed(Protocol):
         ...
 
 
+@runtime_checkable
+class Masking(Protocol):
+    """A step that hides something, which the ledger's excerpts, looked at and passed on, must not show."""
+
+    def mask(self, texts: pl.Series) -> pl.Series:
+        """The excerpts as they may be shown."""
+        ...
+
+
 def with_attributes(step: Tagger, documents: pl.LazyFrame) -> pl.LazyFrame:
     """The documents with the step's attributes; what the runner has added already is not measured again."""
     present = set(documents.collect_schema().names())

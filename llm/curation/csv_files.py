@@ -45,7 +45,7 @@ class CsvFiles(Columns):
         licence: str | None = None,
         licence_column: str | None = None,
         provenance_column: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:

@@ -51,7 +51,9 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
         return [here]
     if here.is_dir():
         found = [
-            one for one in sorted(here.rglob("*")) if one.is_file() and one.name.endswith(tuple(suffixes))
+            one
+            for one in sorted(here.rglob("*"))
+            if one.name.lower().endswith(tuple(suffixes)) and not one.is_dir()
         ]
         if not found:
             raise ConfigError("path", path, f"the folder holds no {', '.join(suffixes)} file")
@@ -66,7 +68,17 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
 
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:
     """A digest of names, sizes and times of change: reading gigabytes to find nothing new would be slow."""
-    return digest([settings, [(p.resolve(), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]])
+    told = [(_printable(str(path.resolve())), *_state(path)) for path in paths]
+    return digest([settings, told])
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change; of a link that leads nowhere, which is recorded when it is read, none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -127,7 +139,7 @@ class FileSource(Streamed):
         *,
         domain: str = "text",
         licence: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:
@@ -218,7 +230,7 @@ class FileSource(Streamed):
                 group.clear()
 
         for path, name in zip(self._paths, labels(self._paths), strict=True):
-            size = path.stat().st_size
+            size, _ = _state(path)
             if size > room:
                 close()
                 room = PART_BYTES
@@ -264,7 +276,7 @@ class Columns(FileSource):
         licence: str | None = None,
         licence_column: str | None = None,
         provenance_column: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:

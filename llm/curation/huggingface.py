@@ -58,7 +58,7 @@ class HuggingFaceDataset(Streamed):
         licence: str | None = None,
         licence_column: str | None = None,
         provenance_column: str | None = None,
-        max_document_bytes: Annotated[int, Field(gt=0)] = 50_000_000,
+        max_document_bytes: Annotated[int, Field(gt=0)] = 20_000_000,
     ) -> None:
         self.check_arguments(dataset, revision, data_files)
         require("datasets", "hf", "dataset", dataset)

@@ -36,8 +36,9 @@ that of the text) before the step, `bytes_after` those of one copy behind it, 0 
 class Counts:
     """What a step did to the documents it saw; sums over shards with `add`.
 
-    languages: documents and bytes that came in, by language, once something has named it. seconds: processor
-    time, which depends on the machine and stays out of everything that is compared.
+    added: further copies of documents. languages: documents and bytes that came in, by language, once
+    something has named it. seconds: processor time, which depends on the machine and stays out of everything
+    that is compared.
     """
 
     step: str
@@ -46,6 +47,8 @@ class Counts:
     bytes_in: int = 0
     bytes_out: int = 0
     altered: int = 0
+    removed: int = 0
+    added: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     domains: dict[str, list[int]] = field(default_factory=dict)
     languages: dict[str, list[int]] = field(default_factory=dict)
@@ -63,7 +66,16 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Takes in another shard's."""
         assert self.step == other.step
-        for name in ("documents_in", "documents_out", "bytes_in", "bytes_out", "altered", "seconds"):
+        for name in (
+            "documents_in",
+            "documents_out",
+            "bytes_in",
+            "bytes_out",
+            "altered",
+            "removed",
+            "added",
+            "seconds",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.reasons.update(other.reasons)
         for name in ("domains", "languages"):
@@ -158,6 +170,8 @@ def _counted(name: str, sized: pl.DataFrame, entries: pl.DataFrame) -> Counts:
         (pl.col("_held") * pl.col("_bytes_in")).sum().alias("bytes_in"),
         (pl.col("_copies") * pl.col("_bytes_out")).sum().alias("bytes_out"),
         (pl.col("_altered") & pl.col("keep") & (pl.col("_copies") == pl.col("_held"))).sum().alias("altered"),
+        (pl.col("_held") - pl.col("_copies")).clip(lower_bound=0).sum().alias("removed"),
+        (pl.col("_copies") - pl.col("_held")).clip(lower_bound=0).sum().alias("added"),
     ).row(0, named=True)
     reasons = entries.group_by("reason").len()
     return Counts(

@@ -110,6 +110,8 @@ class NearDedup:
             say(f"near_dedup: {near_index.check(path, self.settings)['n_documents']:,} documents in {path}")
         if self.save_index is not None:
             near_index.check_target(self.save_index, self.settings)
+            if Path(self.save_index).expanduser().exists():
+                say(f"near_dedup: the index in {self.save_index} will be replaced by that of this corpus")
 
     def fingerprint(self) -> str:
         """A digest that changes with the indexes that are read."""

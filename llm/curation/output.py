@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from llm import files
+from llm.curation.base import Masking
 
 OUTPUT_COLUMNS = ("id", "text", "source", "domain", "language", "licence", "provenance", "n_bytes")
 ROW_GROUP = 8192
@@ -47,11 +48,15 @@ class Output:
             **{f"{kind}s": _by(written, kind) for kind in ("domain", "language", "licence")},
         }
 
-    def ledger(self, entries: Sequence[pl.LazyFrame]) -> int:
-        """Writes ``ledger.parquet``; returns the sum of `change`."""
+    def ledger(self, entries: Sequence[pl.LazyFrame], masks: Sequence[Masking] = ()) -> int:
+        """Writes ``ledger.parquet``, excerpts without what the masks hide; returns the sum of `change`."""
         path = self.directory / "ledger.parquet"
+        excerpt = pl.col("excerpt").fill_null("")
+        for one in masks:
+            excerpt = excerpt.map_batches(one.mask, return_dtype=pl.String)
+        shown = pl.concat(entries).with_columns(excerpt.alias("excerpt"))
         with files.replacing(path) as temporary:
-            pl.concat(entries).sink_parquet(
+            shown.sink_parquet(
                 temporary, compression="zstd", statistics=False, row_group_size=ROW_GROUP, maintain_order=True
             )
         found = pl.scan_parquet(path, glob=False).select(pl.col("change").sum()).collect(engine="streaming")

@@ -38,7 +38,7 @@ class Parquet(Columns):
         licence: str | None = None,
         licence_column: str | None = None,
         provenance_column: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
     ) -> None:
         super().__init__(
             path,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ from llm.curation.base import (
     Tagger,
 )
 from llm.curation.ledger import Counts, account
+from llm.types import ConfigError
 
 TEXT_COLUMNS = ("id", "text", "source", "domain")
 
@@ -138,6 +140,19 @@ def _received(frame: pl.DataFrame, name: str, grouped: bool) -> tuple[pl.DataFra
     return account("read", documents, frame.select(*documents.columns, *verdict))
 
 
+@contextmanager
+def blamed(step: str) -> Iterator[None]:
+    """A step's mistakes under their place in the config."""
+    place = {"ids": "curation", "split": "curation", "leaks": "curation.leaks", "mixture": "curation.mixture"}
+    try:
+        yield
+    except ConfigError as error:
+        path = place.get(step, f"curation.steps.{step}")
+        if error.key.startswith("curation."):
+            raise
+        raise ConfigError(f"{path}.{error.key}", error.value, error.mend) from error
+
+
 @dataclass(frozen=True)
 class Pass:
     """One pass over the shards. apply: the corpus-wide step whose decisions are carried out first."""
@@ -194,16 +209,20 @@ class Passing:
         store = AttributeStore(self.attributes)
         for name, judge in self._judges(shard, store):
             began = time.process_time()
-            documents, removed, counted = account(name, documents, judge(documents))
+            with blamed(name):
+                judged = judge(documents)
+            documents, removed, counted = account(name, documents, judged)
             counted.seconds = time.process_time() - began
             entries.append(removed)
             counts.append(counted)
         if self.todo.survey is not None:
             name, step = self.todo.survey
             began = time.process_time()
-            if isinstance(step, Tagger):
-                documents, _ = store.tagged(step, documents, shard)
-            sizes |= _write(self.folder / f"{shard}.survey.parquet", step.survey(documents))
+            with blamed(name):
+                if isinstance(step, Tagger):
+                    documents, _ = store.tagged(step, documents, shard)
+                notes = step.survey(documents)
+            sizes |= _write(self.folder / f"{shard}.survey.parquet", notes)
             counts.append(Counts(name, seconds=time.process_time() - began))
         sizes |= _write(self.folder / f"{shard}.parquet", documents)
         if entries:

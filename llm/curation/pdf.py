@@ -36,7 +36,7 @@ class PdfFiles(FileSource):
         domain: str = "pdf",
         *,
         licence: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
     ) -> None:
         require("pypdf", "curation", "path", path)
         super().__init__(path, domain=domain, licence=licence, max_document_bytes=max_document_bytes)

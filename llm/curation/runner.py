@@ -16,7 +16,7 @@ from llm import files
 from llm.curation.base import Corpus, CorpusStep, Source, Step, StreamedSource
 from llm.curation.engines import Engine
 from llm.curation.ledger import LEDGER_SCHEMA, Counts, summed
-from llm.curation.passes import Part, Pass, Passing, Reading, passes, write_decisions
+from llm.curation.passes import Part, Pass, Passing, Reading, blamed, passes, write_decisions
 
 T = TypeVar("T")
 
@@ -161,7 +161,9 @@ class Runner:
                 scratch,
                 progress.advance,
             )
-            write_decisions(decided, step.decide(corpus), self.shards)
+            with blamed(name):
+                decisions = step.decide(corpus)
+            write_decisions(decided, decisions, self.shards)
         shutil.rmtree(scratch)
         files.write_json(decided / "whole.json", {})
 

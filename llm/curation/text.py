@@ -34,7 +34,7 @@ class TextFiles(FileSource):
         per: Literal["file", "paragraph"] = "file",
         *,
         licence: str | None = None,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:

@@ -42,7 +42,7 @@ class WikipediaDump(FileSource):
         *,
         licence: str | None = "CC-BY-SA-4.0",
         with_title: bool = True,
-        max_document_bytes: Bytes = 50_000_000,
+        max_document_bytes: Bytes = 20_000_000,
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:

@@ -32,6 +32,9 @@ class Documents:
     def __init__(self, path: str, *, key: str) -> None:
         self._path, self._key = Path(path).expanduser(), key
         self._text: str | None = None
+        if {".jsonl", ".ndjson", ".json", ".csv"} & set(self._path.suffixes):
+            mend = "rows of JSON or CSV are no text; task=curate makes a parquet file of them"
+            raise ConfigError(key, path, mend)
         if self._path.suffix == ".parquet":
             self._n_rows, self.n_bytes = self._measure(path)
         else:

@@ -42,32 +42,51 @@ def _summary(directory: Path) -> dict[str, Any] | None:
     return summary if "funnel" in summary and (directory / "ledger.parquet").is_file() else None
 
 
-def reasons_of(directory: Path) -> pl.DataFrame:
+def reasons_of(directory: Path) -> list[dict[str, Any]]:
     """Of every step and reason: documents, their bytes, and the first few as examples."""
     ledger = pl.scan_parquet(directory / "ledger.parquet", glob=False)
-    order = ledger.select(pl.col("step").unique(maintain_order=True)).collect()["step"].to_list()
     found = (
-        ledger.group_by("step", "reason", maintain_order=True)
+        ledger.with_row_index("first")
+        .group_by("step", "reason")
         .agg(
+            pl.col("first").min(),
             pl.len().alias("documents"),
             (pl.col("change") < 0).sum().alias("removed"),
+            (pl.col("change") > 0).sum().alias("repeated"),
             pl.col("n_bytes").sum(),
-            pl.struct("id", "excerpt", "score", "match").head(N_EXAMPLES).alias("examples"),
         )
-        .collect()
+        .collect(engine="streaming")
+        .sort("first")
     )
-    place = pl.col("step").replace_strict(order, list(range(len(order))), return_dtype=pl.Int64)
-    return found.sort(place, pl.col("documents"), "reason", descending=[False, True, False])
+    order = found["step"].unique(maintain_order=True).to_list()
+    rows = sorted(
+        found.to_dicts(), key=lambda row: (order.index(row["step"]), -row["documents"], row["first"])
+    )
+    return [{**row, "examples": _examples(ledger, row["step"], row["reason"])} for row in rows]
+
+
+def _examples(ledger: pl.LazyFrame, step: str, reason: str | None) -> list[dict[str, Any]]:
+    """The first few: their texts alone are read, for a ledger may be larger than memory."""
+    alike = ledger.filter((pl.col("step") == step) & pl.col("reason").eq_missing(pl.lit(reason)))
+    return (
+        alike.select("id", "excerpt", "score", "match")
+        .head(N_EXAMPLES)
+        .collect(engine="streaming")
+        .to_dicts()
+    )
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     counts, size = summary["documents"], sum(summary["bytes"].values())
     first = summary["funnel"][0]
-    kept = counts["train"] + counts["validation"]
+    kept = counts["read"] - counts["removed"]
+    repeated = counts.get("repeated", 0)
+    copies = [("further copies", words.short(repeated))] if repeated else []
     return [
         ("documents read", words.short(counts["read"])),
         ("documents kept", f"{words.short(kept)} ({words.percent(kept / max(1, counts['read']))})"),
-        ("bytes kept", f"{words.short(size)} ({words.percent(size / max(1, first['bytes_in']))})"),
+        *copies,
+        ("bytes written", f"{words.short(size)} ({words.percent(size / max(1, first['bytes_in']))})"),
         ("altered", words.short(counts.get("altered", 0))),
         ("held out", words.short(counts["validation"])),
     ]
@@ -84,28 +103,24 @@ def _funnel_plot(summary: Mapping[str, Any]) -> str | None:
 
 
 def _funnel_table(summary: Mapping[str, Any]) -> str:
-    head = ["step", "documents in", "removed", "altered", "documents out", "bytes in", "bytes out"]
-    rows = [
-        [step["step"], f"{step['documents_in']:,}", f"{step['documents_in'] - step['documents_out']:,}",
-         f"{step.get('altered', 0):,}", f"{step['documents_out']:,}", f"{step['bytes_in']:,}",
-         f"{step['bytes_out']:,}"]
-        for step in summary["funnel"]
-    ]  # fmt: skip
-    return html.table(head, rows, numbers=range(1, 7))
+    head = ["step", "documents in", "removed", "copies", "altered", "documents out", "bytes in", "bytes out"]
+    counts = ("documents_in", "removed", "added", "altered", "documents_out", "bytes_in", "bytes_out")
+    rows = [[step["step"], *(f"{step.get(count, 0):,}" for count in counts)] for step in summary["funnel"]]
+    return html.table(head, rows, numbers=range(1, 8))
 
 
-def _reasons(reasons: pl.DataFrame) -> list[str | None]:
-    if not reasons.height:
+def _reasons(reasons: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    if not reasons:
         return ["<p>Nothing was removed or altered.</p>"]
-    most = reasons.sort("documents", descending=True).head(N_BARS)
+    most = sorted(reasons, key=lambda row: -row["documents"])[:N_BARS]
     rows = [
-        (f"{row['step']}: {row['reason']}", float(row["documents"]), f"{row['documents']:,}")
-        for row in most.iter_rows(named=True)
+        (f"{row['step']}: {row['reason']}", float(row["documents"]), f"{row['documents']:,}") for row in most
     ]
     drawn = plots.bars(rows, "curation-reasons", "documents by step and reason", colour=plots.SECOND)
-    parts: list[str | None] = [html.plot(drawn, "Documents by step and reason.", narrow=True)]
-    for row in reasons.iter_rows(named=True):
-        done = "removed" if row["removed"] else "altered"
+    more = f" The largest {N_BARS} of {len(reasons)}." if len(reasons) > N_BARS else ""
+    parts: list[str | None] = [html.plot(drawn, f"Documents by step and reason.{more}", narrow=True)]
+    for row in reasons:
+        done = "removed" if row["removed"] else "repeated" if row["repeated"] else "altered"
         title = f"{row['step']}: {row['reason']}, {row['documents']:,} {done} ({row['n_bytes']:,} bytes)"
         examples = [
             [one["id"], _score(one["score"]), one["match"] or "", one["excerpt"] or ""]
@@ -149,8 +164,8 @@ def _clusters(directory: Path) -> list[str | None]:
     sizes = (
         twins.group_by("match")
         .agg((pl.len() + 1).alias("size"), pl.col("excerpt").first(), pl.col("score").min())
+        .collect(engine="streaming")
         .sort("size", "match", descending=[True, False])
-        .collect()
     )
     if not sizes.height:
         return []
@@ -204,13 +219,17 @@ def write_tables(directory: Path) -> None:
     """The funnel by step and reason as ``funnel.parquet``, and the data card ``data_card.md``."""
     summary = _summary(directory)
     assert summary is not None, "a curation leaves a summary and a ledger"
-    reasons = reasons_of(directory).with_columns(pl.col("documents", "removed", "n_bytes").cast(pl.Int64))
+    reasons = reasons_of(directory)
+    texts, numbers = ("step", "reason"), ("documents", "removed", "repeated", "n_bytes")
+    schema = {**dict.fromkeys(texts, pl.String()), **dict.fromkeys(numbers, pl.Int64())}
     with files.replacing(directory / "funnel.parquet") as temporary:
-        reasons.drop("examples").write_parquet(temporary)
+        pl.DataFrame([{key: row[key] for key in schema} for row in reasons], schema=schema).write_parquet(
+            temporary
+        )
     files.write_text(directory / "data_card.md", card(summary, reasons))
 
 
-def card(summary: Mapping[str, Any], reasons: pl.DataFrame) -> str:
+def card(summary: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]]) -> str:
     """What a user of the corpus should know, in the form of a dataset card."""
     counts, size = summary["documents"], summary["bytes"]
     lines = [
@@ -230,7 +249,7 @@ def card(summary: Mapping[str, Any], reasons: pl.DataFrame) -> str:
     lines += ["", "## What was done", "", "| step | reason | documents | bytes |", "|---|---|---:|---:|"]
     lines += [
         f"| {_cell(r['step'])} | {_cell(r['reason'])} | {r['documents']:,} | {r['n_bytes']:,} |"
-        for r in reasons.iter_rows(named=True)
+        for r in reasons
     ]
     prints = summary.get("fingerprints", {})
     lines += ["", "## Fingerprints", "", "| of | digest |", "|---|---|"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -63,6 +64,7 @@ def _body(record: RunRecord, facts: Facts) -> list[str | None]:
         *curated.sections(record.directory),
         html.section("Stages", _stages(facts.get("stages", []))),
         _curves(record, facts),
+        html.section("Pictures", *(_picture(path) for path in sorted(record.directory.glob("*.png")))),
         _results(result, facts) if not facts.get("stages") else None,
         html.row(
             _exam(facts.get("exam"), facts.get("confidence", 0.95)),
@@ -76,6 +78,14 @@ def _body(record: RunRecord, facts: Facts) -> list[str | None]:
         html.section("Go on from here", html.commands(facts.get("commands") or _commands(record))),
         _provenance(record),
     ]
+
+
+def _picture(path: Path) -> str:
+    """A plot that a task has left, inside the page."""
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = escape(path.stem.replace("_", " "))
+    image = f'<img src="data:image/png;base64,{data}" alt="{name}">'
+    return f"<figure>{image}<figcaption>{name}</figcaption></figure>"
 
 
 def _value(value: object) -> str:
@@ -288,8 +298,10 @@ def _wall_time(stages: Sequence[Stage]) -> str | None:
 
 def _commands(record: RunRecord) -> dict[str, str]:
     folder = shlex.quote(str(record.directory))
+    trained = (record.directory / "checkpoints").exists()
+    generate = {"Generate from it": f"python main.py task=generate checkpoint={folder} prompt=-"}
     return {
-        "Generate from it": f"python main.py task=generate checkpoint={folder} prompt=-",
+        **(generate if trained else {}),
         "Run it again and compare bit by bit": f"python main.py reproduce={folder}",
     }
 

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 
 from llm import files, runtime
-from llm.curation.base import Reviewed, Step
+from llm.curation.base import Masking, Reviewed, Step
 from llm.curation.bookkeeping import OnTraining, RemoveHeldOut, SplitOff, UniqueIds
 from llm.curation.ledger import Counts
 from llm.curation.output import OUTPUT_COLUMNS, Output
+from llm.curation.passes import blamed
 from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
 from llm.curation.runner import Runner
@@ -66,9 +67,14 @@ class _Curating:
         for left in directory.glob(".*.tmp"):  # of a run that was killed while it wrote
             left.unlink()
         self._prepare()
+        plan = curation.plan()
+        if (summary := _finished(directory, plan)) is not None:
+            self._run.say("nothing has changed since this curation was finished")
+            self._run.summary.update(_metrics(summary))
+            return
         with curation.engine as engine:
             attributes = Path(curation.attributes) if curation.attributes else None
-            work = Runner(directory / WORK, curation.plan(), engine, self._run.progress, attributes)
+            work = Runner(directory / WORK, plan, engine, self._run.progress, attributes)
             if work.resumed:
                 self._run.say("going on with what an earlier start has left")
             first = UniqueIds(list(curation.sources))
@@ -84,16 +90,17 @@ class _Curating:
                 self._carry_out(work, leaks, surveyed=False)
                 removed = self._derive(work, held_groups)
                 self._carry_out(work, [*removed, *mixture], surveyed=False)
-            self._write(work)
+        self._write(work, plan)  # when the engine's processes have given their memory back
         work.clear()
 
     def _prepare(self) -> None:
         """Whatever a component wants to fetch or check once, before the first document is read."""
         curation = self._curation
-        for one in (*curation.sources.values(), *curation.steps.values(), curation.mixture):
+        for name, one in {**curation.steps, "mixture": curation.mixture}.items():
             prepare = getattr(one, "prepare", None)
             if prepare is not None:
-                prepare(self._note)
+                with blamed(name):
+                    prepare(self._note)
         for name, source in curation.object_sources.items():
             with self._run.progress(f"read {name}", source.n_files, unit="files") as progress:
                 source.objects(progress.advance)
@@ -109,15 +116,22 @@ class _Curating:
         if not counts.documents_out:
             reasons = ", ".join(f"{reason} {n:,}" for reason, n in counts.row()["reasons"].items())
             value = f"0 documents ({reasons})" if reasons else "0 documents"
-            raise ConfigError("sources", value, "the sources hold no document that can be read")
+            raise ConfigError("curation.sources", value, "the sources hold no document that can be read")
         self._counts.append(counts)
         self._say(counts.line())
 
     def _carry_out(self, work: Runner, steps: Sequence[tuple[str, AnyStep]], *, surveyed: bool) -> None:
-        for counts in work.carry_out(steps, surveyed=surveyed):
-            self._counts.append(counts)
-            if counts.step not in QUIET or counts.reasons:
-                self._say(counts.line())
+        try:
+            for counts in work.carry_out(steps, surveyed=surveyed):
+                self._counts.append(counts)
+                if counts.step not in QUIET or counts.reasons:
+                    self._say(counts.line())
+        except ConfigError as error:
+            if error.key != "curation.steps":
+                raise
+            most = max(self._counts, key=lambda one: one.removed)
+            mend = f"{error.mend}; {most.step} removed {most.removed:,} of {most.documents_in:,}"
+            raise ConfigError(error.key, error.value, mend) from error
 
     @staticmethod
     def _held_groups(work: Runner) -> set[str]:
@@ -149,7 +163,7 @@ class _Curating:
             steps.append(("leaked_objects", RemoveHeldOut(by_id)))
         if not told or not held:
             raise ConfigError(
-                "split", f"{len(told)} and {len(held)} objects", "both sides need documented objects"
+                "curation.split", f"{len(told)} and {len(held)} objects", "both sides need documented objects"
             )
         with self._run.progress("derive questions", 4, unit="parts") as progress:
             self._derived = curation.derive.write(told, held, self._run.directory, progress.advance)
@@ -167,7 +181,7 @@ class _Curating:
             f"exam {baseline['exam_accuracy']:.1%} (chance 25 %)"
         )
 
-    def _write(self, work: Runner) -> None:
+    def _write(self, work: Runner, plan: str) -> None:
         output = Output(self._run.directory)
         with self._run.progress("write", 3, unit="files") as progress:
             sides = {}
@@ -175,7 +189,8 @@ class _Curating:
                 documents = work.scan().filter(pl.col("held_out") == held_out).drop("held_out")
                 sides[name] = output.side(name, documents)
                 progress.advance()
-            change = output.ledger(list(work.ledgers()))
+            masks = [step for step in self._curation.steps.values() if isinstance(step, Masking)]
+            change = output.ledger(list(work.ledgers()), masks)
             for name, step in self._curation.steps.items():
                 if isinstance(step, Reviewed):
                     output.review(name, [*work.reviews(name), step.unchecked().lazy()])
@@ -183,16 +198,20 @@ class _Curating:
         for name, side in sides.items():
             if not side["documents"]:
                 raise ConfigError(
-                    "split", f"no {name} documents", "change split.validation_fraction or relax the steps"
+                    "curation.split",
+                    f"no {name} documents",
+                    "change split.validation_fraction or relax the steps",
                 )
         read = self._counts[0].documents_in
         written = sum(side["documents"] for side in sides.values())
         assert read + change == written, "the ledger does not account for every document"
         funnel = [one.row() for one in self._counts if one.step not in QUIET or one.reasons]
         summary: dict[str, Any] = {
+            "plan": plan,
             "documents": {
                 "read": read, **{name: side["documents"] for name, side in sides.items()},
-                "removed": sum(max(0, one.documents_in - one.documents_out) for one in self._counts),
+                "removed": sum(one.removed for one in self._counts),
+                "repeated": sum(one.added for one in self._counts),
                 "altered": sum(one.altered for one in self._counts),
             },
             "bytes": {name: side["bytes"] for name, side in sides.items()},
@@ -218,20 +237,7 @@ class _Curating:
         self._report(summary)
 
     def _report(self, summary: dict[str, Any]) -> None:
-        metrics: dict[str, float] = {
-            "train_documents": summary["documents"]["train"],
-            "validation_documents": summary["documents"]["validation"],
-            "train_bytes": summary["bytes"]["train"],
-            "validation_bytes": summary["bytes"]["validation"],
-            "removed_documents": summary["documents"]["removed"],
-            "altered_documents": summary["documents"]["altered"],
-        }
-        if self._derived:
-            metrics |= {
-                "baseline_pairs_accuracy": summary["baseline"]["pairs_accuracy"],
-                "baseline_exam_accuracy": summary["baseline"]["exam_accuracy"],
-                "exam_questions": summary["exam"]["questions"],
-            }
+        metrics = _metrics(summary)
         self._run.log(metrics, step=0)
         self._run.log_table("funnel", *_table(summary["funnel"]))
         self._run.log_table("rates", *_rates(self._counts))
@@ -240,6 +246,36 @@ class _Curating:
     def _say(self, text: str) -> None:
         self._run.say(text)
         self._log.append(text)
+
+
+def _finished(directory: Path, plan: str) -> dict[str, Any] | None:
+    """The summary of a curation that has run to its end in this folder under the same plan."""
+    try:
+        summary = dict(files.read_json(directory / "summary.json"))
+        same = summary["plan"] == plan and not (directory / WORK).exists()
+        digests = summary["fingerprints"]["outputs"]
+        whole = same and all(files.sha256_file(directory / name) == mark for name, mark in digests.items())
+    except (OSError, ValueError, KeyError):
+        return None
+    return summary if whole else None
+
+
+def _metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = {
+        "train_documents": summary["documents"]["train"],
+        "validation_documents": summary["documents"]["validation"],
+        "train_bytes": summary["bytes"]["train"],
+        "validation_bytes": summary["bytes"]["validation"],
+        "removed_documents": summary["documents"]["removed"],
+        "altered_documents": summary["documents"]["altered"],
+    }
+    if "baseline" in summary:
+        metrics |= {
+            "baseline_pairs_accuracy": summary["baseline"]["pairs_accuracy"],
+            "baseline_exam_accuracy": summary["baseline"]["exam_accuracy"],
+            "exam_questions": summary["exam"]["questions"],
+        }
+    return metrics
 
 
 def _table(funnel: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[object]]]:

@@ -9,6 +9,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import random
 import subprocess
 import sys
@@ -522,3 +523,14 @@ def test_real_jsonl(shared_dir: Path):
     found = rows(JsonLines(str(shared_dir / "data" / "c4-demo")))
     assert len(found) == 300
     assert all(row[1] for row in found)
+
+
+def test_odd_names_in_a_folder(tmp_path: Path):
+    for name in (b"plain.jsonl", b"UPPER.JSONL", b"not_utf8_\xff.jsonl"):
+        (tmp_path / os.fsdecode(name)).write_text('{"text": "a text"}\n')
+    (tmp_path / "dangling.jsonl").symlink_to(tmp_path / "nowhere")
+    source = JsonLines(str(tmp_path))
+    assert source.fingerprint() == JsonLines(str(tmp_path)).fingerprint()
+    rows = pl.concat([frame for part in source.parts() for frame in source.read(part)])
+    assert rows["keep"].sum() == 3
+    assert rows.filter(~pl.col("keep"))["reason"].to_list() == ["unreadable"]

@@ -71,3 +71,11 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, mend: str) -> None:
         Documents(path, key="validation")
     assert (caught.value.key, caught.value.value) == ("validation", path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json.gz", "a.csv"])
+def test_rows_of_other_formats_are_no_text(tmp_path, name: str) -> None:
+    (tmp_path / name).write_text('{"text": "a"}')
+    with pytest.raises(ConfigError, match="task=curate makes a parquet file") as caught:
+        Documents(str(tmp_path / name), key="train")
+    assert caught.value.key == "train"

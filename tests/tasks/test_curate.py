@@ -17,11 +17,13 @@ from llm.curation.exact_dedup import ExactDedup
 from llm.curation.jsonl import JsonLines
 from llm.curation.leaks import LeakRemoval
 from llm.curation.mixture import DomainMixture
+from llm.curation.pii import Pii
 from llm.curation.pipeline import Curation
 from llm.curation.quality import GopherQuality
 from llm.curation.questions import normalised
 from llm.curation.split import HashSplit
 from llm.curation.text import TextFiles
+from llm.curation.word_list import WordList
 from llm.runs.run import Run
 from llm.tasks.curate import OUTPUT_COLUMNS, curate
 from llm.types import ConfigError
@@ -180,7 +182,7 @@ def test_mistakes(tmp_path: Path):
     assert caught.value.key == "derive"
     with pytest.raises(ConfigError, match="too few") as caught:
         curate(run=Run(tmp_path / "out"), curation=Curation({"a": TextFiles(str(tmp_path / "a.txt"))}))
-    assert caught.value.key == "steps"
+    assert caught.value.key == "curation.steps"
 
 
 def test_ids_that_are_not_unique_get_a_number(tmp_path: Path):
@@ -242,3 +244,58 @@ def test_findings_are_laid_out_for_review(tmp_path: Path):
     ]
     removed = pl.read_parquet(tmp_path / "out" / "ledger.parquet").filter(step="clean")
     assert removed.select("id", "reason", "match").rows() == [("a.jsonl:8", "contaminated_quiz", "quiz:0")]
+
+
+def test_what_is_redacted_is_not_in_the_ledger_either(tmp_path: Path):
+    secret = "ann.example@mail.example.org"
+    texts = [f"Write to {secret} or call, the people of number {n} have told the story." for n in range(20)]
+    write_jsonl(tmp_path / "a.jsonl", [*texts, texts[0]], "a")
+    curation = Curation(
+        {"a": JsonLines(str(tmp_path / "a.jsonl"))},
+        {"exact_dedup": ExactDedup(), "pii": Pii(["email"])},
+        split=HashSplit(0.3),
+    )
+    curate(run=Run(tmp_path / "out"), curation=curation)
+    ledger = pl.read_parquet(tmp_path / "out" / "ledger.parquet")
+    assert ledger.filter(step="pii").height == 20
+    assert ledger.filter(step="exact_dedup")["excerpt"][0].startswith("Write to <EMAIL> or call")
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix in (".parquet", ".json", ".md", ".log"):
+            found = str(pl.read_parquet(path).to_dicts()) if path.suffix == ".parquet" else path.read_text()
+            assert secret not in found, path.name
+
+
+def test_a_finished_curation_is_not_done_again(tmp_path: Path):
+    write_jsonl(tmp_path / "a.jsonl", [f"text of number {n}" for n in range(20)], "a")
+
+    def run() -> Run:
+        source = {"a": JsonLines(str(tmp_path / "a.jsonl"))}
+        made = Run(tmp_path / "out")
+        curate(run=made, curation=Curation(source, split=HashSplit(0.3)))
+        return made
+
+    first = run()
+    before = (tmp_path / "out" / "train.parquet").stat().st_mtime_ns
+    second = run()
+    assert (tmp_path / "out" / "train.parquet").stat().st_mtime_ns == before
+    assert second.summary == first.summary
+    (tmp_path / "out" / "train.parquet").write_bytes(b"torn")
+    run()
+    assert pl.read_parquet(tmp_path / "out" / "train.parquet").height == first.summary["train_documents"]
+
+
+def test_a_mistake_of_a_step_names_its_place(tmp_path: Path):
+    write_jsonl(tmp_path / "a.jsonl", [f"text of number {n}" for n in range(20)], "a")
+    source = {"a": JsonLines(str(tmp_path / "a.jsonl"))}
+    words = Curation(source, {"rude": WordList(str(tmp_path / "nowhere.txt"))})
+    with pytest.raises(ConfigError) as caught:
+        curate(run=Run(tmp_path / "one"), curation=words)
+    assert caught.value.key == "curation.steps.rude.path"
+    mixture = Curation(source, split=HashSplit(0.3), mixture=DomainMixture({"text": 1, "books": 1}))
+    with pytest.raises(ConfigError) as caught:
+        curate(run=Run(tmp_path / "two"), curation=mixture)
+    assert caught.value.key == "curation.mixture.weights.books"
+    strict = Curation(source, {"quality": GopherQuality()})
+    with pytest.raises(ConfigError, match="quality removed 20 of 20") as caught:
+        curate(run=Run(tmp_path / "three"), curation=strict)
+    assert caught.value.key == "curation.steps"
