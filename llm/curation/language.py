@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,11 +58,15 @@ class Language:
     def check_arguments(
         *, languages: Sequence[str] = ("en",), thresholds: Mapping[str, float] | None = None
     ) -> None:
-        """A threshold for a language that is removed anyway is a slip of the pen.
+        """Languages are told by their codes; a threshold for one that is removed anyway is a slip of the pen.
 
         Raises:
-            ConfigError: that is so. Key `thresholds.CODE`.
+            ConfigError: that is not so. Key `languages` or `thresholds.CODE`.
         """
+        for code in languages:
+            if not re.fullmatch(r"[a-z]{2,3}", code):
+                mend = "is no code of a language; give ISO 639's, as in [en, de, ceb]"
+                raise ConfigError("languages", code, mend)
         for code in thresholds or {}:
             if languages and code not in languages:
                 mend = f"documents in it are removed: languages are {', '.join(languages)}"

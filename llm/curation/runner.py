@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
@@ -129,10 +130,12 @@ class Runner:
         folder = self.folder / f"{len(self._done):02}-{todo.name}"
 
         def work() -> list[Counts]:
-            if todo.apply is not None:
-                self._decide(*todo.apply, before, folder)
-            label = ", ".join(name for name, _ in todo.judges)
             counts: list[Counts] = []
+            if todo.apply is not None:
+                began = time.process_time()
+                self._decide(*todo.apply, before, folder)
+                counts.append(Counts(todo.apply[0], seconds=time.process_time() - began))
+            label = ", ".join(name for name, _ in todo.judges)
             with self._progress(f"step {label or todo.name}", self.n_documents, "documents") as progress:
                 passing = Passing(todo, before, folder, self.attributes)
                 for found in self.engine.map(passing, self.shards):

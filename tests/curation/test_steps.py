@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from llm.config import build
 from llm.curation.base import DOCUMENT_COLUMNS, VERDICT_COLUMNS, Tagger, judge
 from llm.curation.ledger import account
+from llm.curation.language import Language
 from llm.curation.mixture import DomainMixture
 from llm.curation.pipeline import described
 from llm.curation.quality import GopherQuality
@@ -236,6 +237,12 @@ def test_mixture_bad_weights(weights: dict[str, float], key: str):
     with pytest.raises(ConfigError) as caught:
         DomainMixture(weights).annotate(two_domains().lazy())
     assert caught.value.key == key
+
+
+def test_languages_are_codes():
+    with pytest.raises(ConfigError, match="ISO 639") as caught:
+        Language(["english"])
+    assert (caught.value.key, caught.value.value) == ("languages", "english")
 
 
 def test_ledger_refuses_a_step_that_loses_rows_or_reasons():
