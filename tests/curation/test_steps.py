@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 
 from llm.config import build
 from llm.curation.base import DOCUMENT_COLUMNS, VERDICT_COLUMNS, Tagger, judge
-from llm.curation.ledger import account
 from llm.curation.language import Language
+from llm.curation.ledger import account
 from llm.curation.mixture import DomainMixture
 from llm.curation.pipeline import described
 from llm.curation.quality import GopherQuality
