@@ -12,7 +12,7 @@ from llm import files, runtime
 from llm.curation.base import Masking, Reviewed, Step
 from llm.curation.bookkeeping import OnTraining, RemoveHeldOut, SplitOff, UniqueIds
 from llm.curation.ledger import Counts
-from llm.curation.output import OUTPUT_COLUMNS, Output
+from llm.curation.output import Output
 from llm.curation.passes import blamed
 from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
@@ -22,8 +22,6 @@ from llm.runs.run import Run
 from llm.types import ConfigError
 
 VERSION = 2
-
-__all__ = ["OUTPUT_COLUMNS", "VERSION", "curate"]
 
 WORK = "work"
 """The folder in which the corpus lies between steps; gone when the outputs are written."""

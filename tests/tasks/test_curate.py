@@ -17,6 +17,7 @@ from llm.curation.exact_dedup import ExactDedup
 from llm.curation.jsonl import JsonLines
 from llm.curation.leaks import LeakRemoval
 from llm.curation.mixture import DomainMixture
+from llm.curation.output import OUTPUT_COLUMNS
 from llm.curation.pii import Pii
 from llm.curation.pipeline import Curation
 from llm.curation.quality import GopherQuality
@@ -25,7 +26,7 @@ from llm.curation.split import HashSplit
 from llm.curation.text import TextFiles
 from llm.curation.word_list import WordList
 from llm.runs.run import Run
-from llm.tasks.curate import OUTPUT_COLUMNS, curate
+from llm.tasks.curate import curate
 from llm.types import ConfigError
 
 OUTPUTS = ("train.parquet", "validation.parquet", "ledger.parquet", "summary.json", "run.log")
