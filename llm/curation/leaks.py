@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import polars as pl
@@ -56,18 +56,6 @@ class LeakRemoval:
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """`match` is the training document that is most alike, the first of several."""
         return annotated(documents, decisions)
-
-    def among_documents(self, train: pl.DataFrame, validation: pl.DataFrame) -> dict[str, Leak]:
-        """Leaks among documents in memory, by validation id."""
-        sides = [
-            side.select("id", "text", pl.lit(held).alias("held_out"))
-            for side, held in ((train, False), (validation, True))
-        ]
-        found = judge(self, pl.concat(sides)).filter(~pl.col("keep"))
-        return {
-            one: (reason, match, score)
-            for one, reason, match, score in found.select("id", "reason", "match", "score").iter_rows()
-        }
 
     def among_objects(
         self, train: Sequence[DocumentedObject], validation: Sequence[DocumentedObject], texts: pl.Series
@@ -127,19 +115,6 @@ def copies_of(
     judged = judge(LeakRemoval(threshold, n_words), documents).filter("held_out")
     found = judged.select("keep", pl.col("match").cast(pl.Int64), "score")
     return [None if new else (match, score) for new, match, score in found.iter_rows()]
-
-
-def remover(leaks: Mapping[str, Leak]) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
-    """A step that removes the documents of these ids."""
-
-    def annotate(documents: pl.LazyFrame) -> pl.LazyFrame:
-        rows = [(name, *leak) for name, leak in leaks.items()]
-        schema = {"id": pl.String, "reason": pl.String, "match": pl.String, "score": pl.Float64}
-        known = pl.LazyFrame(rows, schema=schema, orient="row")
-        joined = documents.join(known, on="id", how="left", maintain_order="left")
-        return joined.with_columns(pl.col("reason").is_null().alias("keep"))
-
-    return annotate
 
 
 def _quoted(validation: Sequence[DocumentedObject], texts: pl.Series) -> dict[str, Leak]:

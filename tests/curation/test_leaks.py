@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from llm.curation import verification
+from llm.curation.base import judge
 from llm.curation.leaks import N_BANDS, LeakRemoval, copies_of
 from llm.curation.near_duplicates import jaccard, shingles
 from llm.curation.near_search import MOST_SOURCES
@@ -20,6 +21,16 @@ def two_sides(seed: int) -> tuple[pl.DataFrame, list[str], list[str]]:
     choice = random.Random(seed)
     frame = corpus(texts).with_columns(held_out=pl.Series([choice.random() < 0.3 for _ in texts]))
     return frame, *(frame.filter(pl.col("held_out") == held)["text"].to_list() for held in (False, True))
+
+
+def among_documents(train: pl.DataFrame, validation: pl.DataFrame) -> dict[str, tuple[str, str, float]]:
+    """Reason, match and score of each leak, by validation id."""
+    sides = [
+        side.select("id", "text", pl.lit(held).alias("held_out"))
+        for side, held in ((train, False), (validation, True))
+    ]
+    found = judge(LeakRemoval(), pl.concat(sides)).filter(~pl.col("keep"))
+    return {row[0]: row[1:] for row in found.select("id", "reason", "match", "score").iter_rows()}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -51,14 +62,14 @@ def test_decisions_against_all_pairs(seed: int):
 def test_of_frames_in_memory():
     frame, _, _ = two_sides(5)
     sides = [frame.filter(pl.col("held_out") == held).drop("held_out") for held in (False, True)]
-    found = LeakRemoval().among_documents(*sides)
+    found = among_documents(*sides)
     gone = in_shards(LeakRemoval(), frame, 2).filter(~pl.col("keep"))
     assert found == {
         one: (reason, match, score)
         for one, reason, match, score in gone.select("id", "reason", "match", "score").iter_rows()
     }
-    assert LeakRemoval().among_documents(sides[0], sides[1].head(0)) == {}
-    assert LeakRemoval().among_documents(sides[0].head(0), sides[1]) == {}
+    assert among_documents(sides[0], sides[1].head(0)) == {}
+    assert among_documents(sides[0].head(0), sides[1]) == {}
 
 
 def test_copies_and_copies_of_copies():
