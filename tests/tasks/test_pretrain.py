@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -100,8 +99,8 @@ def test_data_without_a_tokenizer_needs_one(main: Main, trained: Path) -> None:
 
 
 def test_data_with_a_tokenizer_needs_none(main: Main, trained: Path) -> None:
-    texts = main.home / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"id": str(n), "text": f"{n} is {n}.\n"}) + "\n" for n in range(200)))
+    texts = main.home / "texts.parquet"
+    pl.DataFrame({"text": [f"{n} is {n}.\n" for n in range(200)]}).write_parquet(texts)
     done = main("task=tokenize", "tracker=none", "tokenizer=byte", f"train={texts}", f"validation={texts}",
                 "run_dir=tokens")  # fmt: skip
     assert done.code == 0, done.err
