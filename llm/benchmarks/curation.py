@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import random
 import re
 import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +17,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from llm import files
+from llm.benchmarks.made_documents import blocks, documents, sentences
 from llm.config import CONF
 from llm.curation.engines import Polars
 from llm.runs.run import Run
 from llm.types import ConfigError
 
-SENTENCE = re.compile(r"(?<=[.!?])\s+")
 FILE_BYTES = 100_000_000
 POLL_SECONDS = 0.1
 
@@ -35,9 +33,9 @@ class CurationAtScale:
     """Curates a small and a large corpus by the command line, each in a process that is watched from outside.
 
     The corpora are made from real prose and the standard library's sources with seeded edits: documents of
-    about 2 kB, each of sentences (or blocks of code) that stand together nowhere else, one word in twelve
-    replaced, and cut off at a space, so that most fail C4's rule of whole sentences. 3 % of them repeat an
-    earlier document exactly, 5 % nearly, and 2 % are of too few words.
+    about 2 kB, each of whole sentences in paragraphs (or blocks of code) that stand together nowhere else,
+    one word in twelve replaced. 3 % of them repeat an earlier document exactly, 5 % nearly, and 2 % are of
+    too few words.
 
     Args:
         path: Folder of texts (.txt, .txt.gz) to make the prose from.
@@ -82,7 +80,7 @@ class CurationAtScale:
         if (corpus / "whole.json").is_file():
             return
         corpus.mkdir(parents=True, exist_ok=True)
-        pools = {"prose": _sentences(self.path), "code": _blocks()}
+        pools = {"prose": sentences(self.path), "code": blocks()}
         work = _Making(corpus, pools, self.seed)
         sizes = [min(FILE_BYTES, n_bytes - start) for start in range(0, n_bytes, FILE_BYTES)]
         written = 0
@@ -111,12 +109,12 @@ class CurationAtScale:
             last = (log.read_text(encoding="utf-8").strip().splitlines() or [""])[-1]
             raise ConfigError("curation", " ".join(self.curation), f"task=curate failed: {last}")
         summary: dict[str, Any] = files.read_json(directory / "summary.json")
-        documents = summary["documents"]["read"]
+        n_documents = summary["documents"]["read"]
         return {
-            "documents": float(documents),
+            "documents": float(n_documents),
             "bytes": float(summary["funnel"][0]["bytes_in"]),
             "seconds": seconds,
-            "seconds_per_document": seconds / documents,
+            "seconds_per_document": seconds / n_documents,
             "peak_bytes": float(peak),
             "kept_documents": float(summary["documents"]["train"] + summary["documents"]["validation"]),
         }
@@ -134,7 +132,7 @@ class _Making:
         number, n_bytes = asked
         made = 0
         with (self.corpus / f"{number:04}.jsonl").open("w", encoding="utf-8") as file:
-            for domain, text in _documents(self.pools, random.Random(f"{self.seed} {number}")):
+            for domain, text in documents(self.pools, random.Random(f"{self.seed} {number}")):
                 file.write(json.dumps({"text": text, "domain": domain}) + "\n")
                 made += len(text.encode())
                 if made >= n_bytes:
@@ -153,60 +151,3 @@ def resident_bytes(pid: int) -> int:
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
     total += 1024 * int(found[1]) if found else 0
     return total + sum(resident_bytes(int(child)) for child in children)
-
-
-def _sentences(path: str) -> list[str]:
-    """Sentences of all text files in a folder."""
-    found: list[str] = []
-    for file in sorted(Path(path).expanduser().glob("*.txt*")):
-        raw = file.read_bytes()
-        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8", "replace")
-        found += [" ".join(one.split()) for one in SENTENCE.split(text)]
-    found = [one for one in found if 20 <= len(one) <= 600]
-    if len(found) < 1000:
-        raise ConfigError(
-            "path", path, f"{len(found)} sentences in its .txt and .txt.gz files; give it more text"
-        )
-    return found
-
-
-def _blocks() -> list[str]:
-    """Pieces of the standard library's sources, cut at blank lines."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    found: list[str] = []
-    for file in sorted(folder.glob("*.py")):
-        found += file.read_text(encoding="utf-8", errors="replace").split("\n\n")
-    return [one for one in found if 40 <= len(one) <= 1200]
-
-
-def _documents(pools: dict[str, list[str]], rng: random.Random) -> Iterator[tuple[str, str]]:
-    """Documents of a domain each, without end."""
-    words = [word for one in rng.sample(pools["prose"], 400) for word in one.split()]
-    earlier: list[tuple[str, str]] = []
-    while True:
-        chance = rng.random()
-        if chance < 0.08 and earlier:
-            domain, text = rng.choice(earlier)
-            if chance >= 0.03:
-                text = _edited(text, words, rng, 0.01)
-        elif chance < 0.10:
-            domain, text = "prose", " ".join(rng.choices(words, k=20))
-        else:
-            domain = "code" if rng.random() < 0.15 else "prose"
-            joined = ("\n\n" if domain == "code" else " ").join(rng.choices(pools[domain], k=40))
-            end = joined.find(" ", 2000)
-            text = _edited(joined[:end] if end > 0 else joined, words, rng, 1 / 12)
-        if len(earlier) < 2000:
-            earlier.append((domain, text))
-        else:
-            earlier[rng.randrange(2000)] = (domain, text)
-        yield domain, text
-
-
-def _edited(text: str, words: Sequence[str], rng: random.Random, share: float) -> str:
-    """The text with about this share of its words replaced by others."""
-    parts = text.split(" ")
-    n = max(1, int(share * len(parts)))
-    for place, word in zip(rng.choices(range(len(parts)), k=n), rng.choices(words, k=n), strict=True):
-        parts[place] = word
-    return " ".join(parts)

@@ -185,6 +185,34 @@ def passes(chain: list[tuple[str, Step | CorpusStep]]) -> list[Pass]:
 
 
 @dataclass(frozen=True)
+class Surveying:
+    """Takes the notes on a shard that the next corpus-wide step asks for.
+
+    folder: of the pass whose documents they are on. survey: that step. attributes: as in `Passing`.
+    """
+
+    folder: Path
+    survey: tuple[str, CorpusStep]
+    attributes: Path | None
+
+    def __call__(self, shard: str) -> None:
+        """Notes on a shard that is done, in place of those of other settings."""
+        documents = pl.read_parquet(self.folder / f"{shard}.parquet", glob=False)
+        self.note(documents, shard)
+
+    def note(self, documents: pl.DataFrame, shard: str) -> tuple[dict[str, int], Counts]:
+        """Writes the notes; the file's name and size, and the time it took."""
+        name, step = self.survey
+        began = time.process_time()
+        with blamed(name):
+            if isinstance(step, Tagger):
+                documents, _ = AttributeStore(self.attributes).tagged(step, documents, shard)
+            notes = step.survey(documents)
+        written = _write(self.folder / f"{shard}.survey.parquet", notes)
+        return written, Counts(name, seconds=time.process_time() - began)
+
+
+@dataclass(frozen=True)
 class Passing:
     """Takes a shard through a pass.
 
@@ -216,14 +244,10 @@ class Passing:
             entries.append(removed)
             counts.append(counted)
         if self.todo.survey is not None:
-            name, step = self.todo.survey
-            began = time.process_time()
-            with blamed(name):
-                if isinstance(step, Tagger):
-                    documents, _ = store.tagged(step, documents, shard)
-                notes = step.survey(documents)
-            sizes |= _write(self.folder / f"{shard}.survey.parquet", notes)
-            counts.append(Counts(name, seconds=time.process_time() - began))
+            surveying = Surveying(self.folder, self.todo.survey, self.attributes)
+            written, counted = surveying.note(documents, shard)
+            sizes |= written
+            counts.append(counted)
         sizes |= _write(self.folder / f"{shard}.parquet", documents)
         if entries:
             sizes |= _write(self.folder / f"{shard}.ledger.parquet", pl.concat(entries))

@@ -23,6 +23,9 @@ from llm.types import ConfigError
 
 AnyStep = Step | CorpusStep
 
+OWN_STEPS = {"read", "ids", "split", "leaks", "leaked_objects", "mixture"}
+"""Names of what the task does besides the steps it is given."""
+
 
 class Curation:
     """What `task=curate` does, declared; the task carries it out.
@@ -40,7 +43,7 @@ class Curation:
         attributes: Folder where taggers keep what they have measured, for runs to come; none keeps nothing.
 
     Raises:
-        ConfigError: no source, or `derive` without a source of documented objects.
+        ConfigError: no source, `derive` without a source of documented objects, or a step with a taken name.
     """
 
     def __init__(
@@ -63,6 +66,9 @@ class Curation:
         self.shard_bytes, self.attributes = shard_bytes, attributes
         if not self.sources:
             raise ConfigError("sources", "{}", "needs at least one, e.g. curation=embedded")
+        for name in OWN_STEPS & self.steps.keys():
+            mend = f"every curation has a step of this name; taken are {', '.join(sorted(OWN_STEPS))}"
+            raise ConfigError(f"steps.{name}", type(self.steps[name]).__name__, mend)
         if derive is not None and not self.object_sources:
             mend = "needs a source of documented objects; add the embedded corpus or set derive to null"
             raise ConfigError("derive", type(derive).__name__, mend)
@@ -82,15 +88,24 @@ class Curation:
         marks = [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
         return digest(marks)
 
-    def plan(self) -> str:
-        """A digest of what is read and of all settings that decide what becomes of it."""
-        parts = (self.steps, self.split, self.leaks, self.derive, self.mixture, self.shard_bytes)
+    def marks(self) -> dict[str, str]:
+        """What decides the outcome of each step, its settings and the files it reads, as digests by name.
+
+        `read` has that of the sources. All are taken before work begins, for steps keep what they load.
+        """
         # what lies between passes holds hashes of polars', which another version computes otherwise
-        return digest([pl.__version__, self.fingerprint(), [described(part) for part in parts]])
+        sources = [(name, source.fingerprint()) for name, source in self.sources.items()]
+        own = {"split": self.split, "leaks": self.leaks, "mixture": self.mixture}
+        parts = {**self.steps, **own, "leaked_objects": [self.derive, self.leaks]}
+        marks = {name: digest(described(part)) for name, part in parts.items()}
+        return {"read": digest([pl.__version__, sources, self.shard_bytes]), **marks}
 
 
 def described(value: object) -> Any:
-    """A component as plain values: its class and its state, as far down as it is made of python objects."""
+    """A component as plain values: its class, its state and the files it reads.
+
+    It goes as far down as things are made of python objects.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path | bytes | re.Pattern | pl.Expr):
@@ -105,5 +120,8 @@ def described(value: object) -> Any:
         return [described(value.func), described(value.args), described(value.keywords)]
     kind = value if isinstance(value, type) or inspect.isroutine(value) else type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind is value or not hasattr(value, "__dict__"):
+        return name
     # what is not made of python objects (an array, a loaded model) follows from what is
-    return [name, described(vars(value))] if kind is not value and hasattr(value, "__dict__") else name
+    fingerprint = getattr(value, "fingerprint", None)
+    return [name, described(vars(value)), fingerprint() if callable(fingerprint) else None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,16 @@ from llm import files
 from llm.curation.base import Corpus, CorpusStep, Source, Step, StreamedSource
 from llm.curation.engines import Engine
 from llm.curation.ledger import LEDGER_SCHEMA, Counts, summed
-from llm.curation.passes import Part, Pass, Passing, Reading, blamed, passes, write_decisions
+from llm.curation.passes import (
+    Part,
+    Pass,
+    Passing,
+    Reading,
+    Surveying,
+    blamed,
+    passes,
+    write_decisions,
+)
 
 T = TypeVar("T")
 
@@ -34,32 +43,42 @@ Progress = Callable[[str, int | None, str], AbstractContextManager[Advance]]
 """(what is done, how many of them, their unit) -> a progress display."""
 
 
+class StaleWorkError(Exception):
+    """What lies in the folder was made with other settings, and what it was made from is no longer there."""
+
+
 class Runner:
     """Carries steps out over a corpus in shards.
 
     The folder holds a sub-folder for each pass; a pass that is whole is not worked on again, one that was cut
     off goes on with the shards that are missing. Documents of a pass are deleted when the next one is whole,
-    its ledger stays.
+    its ledger stays. So when the settings of a step have changed, the passes before it stand as long as the
+    pass behind is not whole; from there on work is done anew.
 
     Args:
-        folder: Where all of that lies. What an earlier run of the same `plan` left there is gone on with,
-            anything else is cleared away.
-        plan: A digest of all that decides what is done.
+        folder: Where all of that lies.
+        marks: By the name of a step, a digest of all that decides what it does, and `read` for the sources.
         engine: What works on the shards.
         progress: Shows people how it goes.
         attributes: Where taggers keep what they measure; nowhere when None.
     """
 
     def __init__(
-        self, folder: Path, plan: str, engine: Engine, progress: Progress, attributes: Path | None = None
+        self,
+        folder: Path,
+        marks: Mapping[str, str],
+        engine: Engine,
+        progress: Progress,
+        attributes: Path | None = None,
     ) -> None:
         self.folder, self.engine, self.attributes = folder, engine, attributes
-        self._progress = progress
+        self._marks, self._progress = marks, progress
+        self.resumed = (folder / "00-read").exists()
         self.shards: list[str] = []
         self.n_documents = 0
         self._done: list[Path] = []
         self._current = folder
-        self.resumed = _same_plan(folder, plan)
+        self._plan: list[str] = []
 
     def read(
         self,
@@ -76,6 +95,9 @@ class Runner:
             survey: The corpus-wide step that comes first.
             shard_bytes: Text in a shard at most.
             grouped: See `Reading`.
+
+        Raises:
+            StaleWorkError: as `carry_out`.
         """
         folder = self.folder / "00-read"
         parts = [
@@ -102,6 +124,8 @@ class Runner:
             ]
             return counts
 
+        self._plan = [self._marks["read"]]
+        self._check(folder, None)
         return self._whole(folder, read)[0]
 
     def carry_out(
@@ -115,6 +139,9 @@ class Runner:
 
         Yields:
             What each step did, when its pass is over.
+
+        Raises:
+            StaleWorkError: a pass is whole, but was made by other settings; the folder is of no use.
         """
         todo = passes(list(steps))
         counts: dict[str, Counts] = {name: Counts(name) for name, _ in steps}
@@ -122,7 +149,8 @@ class Runner:
             if one == Pass():
                 continue
             for found in self._carry_out(one):
-                counts[found.step].add(found)
+                if found.step in counts:  # or notes were taken for a step that has been left out since
+                    counts[found.step].add(found)
             yield from (counts[name] for name, _ in one.judges)
 
     def _carry_out(self, todo: Pass) -> list[Counts]:
@@ -143,6 +171,8 @@ class Runner:
                     progress.advance(max((one.documents_in for one in found), default=0))
             return counts
 
+        self._plan += [self._mark(name) for name, _ in todo.judges]
+        self._check(folder, todo.survey)
         counts = self._whole(folder, work)
         for shard in self.shards:  # of the pass before, the ledger stays
             for kind in ("parquet", "survey.parquet"):
@@ -170,6 +200,31 @@ class Runner:
         shutil.rmtree(scratch)
         files.write_json(decided / "whole.json", {})
 
+    def _mark(self, name: str) -> str:
+        return f"{name} {self._marks.get(name, '')}"
+
+    def _check(self, folder: Path, survey: tuple[str, CorpusStep] | None) -> None:
+        """Clears away what other settings have left of a pass; takes its notes anew if no more is theirs."""
+        path, whole = folder / "plan.json", (folder / "whole.json").is_file()
+        plan = {"done": self._plan, "survey": survey and self._mark(survey[0])}
+        known = _saved_plan(path)
+        if known == plan:
+            return
+        if not whole:
+            shutil.rmtree(folder, ignore_errors=True)
+        elif known.get("done") != self._plan:
+            raise StaleWorkError
+        elif survey is not None:
+            self._require(folder)
+            with self._progress(f"survey for {survey[0]}", len(self.shards), "shards") as progress:
+                for _ in self.engine.map(Surveying(folder, survey, self.attributes), self.shards):
+                    progress.advance()
+        files.write_json(path, plan)
+
+    def _require(self, folder: Path) -> None:
+        if not all((folder / f"{shard}.parquet").is_file() for shard in self.shards):
+            raise StaleWorkError
+
     def _whole(self, folder: Path, work: Callable[[], list[Counts]]) -> list[Counts]:
         """Does the work of a pass unless its folder is whole; the pass is the current one afterwards."""
         marker = folder / "whole.json"
@@ -189,7 +244,12 @@ class Runner:
         return counts
 
     def scan(self) -> pl.LazyFrame:
-        """The documents that are left, in their order."""
+        """The documents that are left, in their order.
+
+        Raises:
+            StaleWorkError: a later pass, under other settings, has used them up.
+        """
+        self._require(self._current)
         found = [pl.scan_parquet(self._current / f"{shard}.parquet", glob=False) for shard in self.shards]
         return pl.concat(found, how="diagonal")
 
@@ -213,14 +273,9 @@ class Runner:
         shutil.rmtree(self.folder)
 
 
-def _same_plan(folder: Path, plan: str) -> bool:
-    """Whether the folder holds work of this plan; else it is made empty, with the plan's digest in it."""
-    path = folder / "plan.json"
+def _saved_plan(path: Path) -> dict[str, object]:
+    """What a pass was begun with; nothing when that is not known."""
     try:
-        if files.read_json(path) == {"plan": plan}:
-            return True
+        return dict(files.read_json(path))
     except (OSError, ValueError):
-        pass
-    shutil.rmtree(folder, ignore_errors=True)
-    files.write_json(path, {"plan": plan})
-    return False
+        return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from llm.curation.output import Output
 from llm.curation.passes import blamed
 from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
-from llm.curation.runner import Runner
+from llm.curation.runner import Runner, StaleWorkError
 from llm.reports import curated
 from llm.runs.run import Run
 from llm.types import ConfigError
@@ -65,14 +66,28 @@ class _Curating:
         for left in directory.glob(".*.tmp"):  # of a run that was killed while it wrote
             left.unlink()
         self._prepare()
-        plan = curation.plan()
+        marks = curation.marks()
+        plan = files.digest(marks)
         if (summary := _finished(directory, plan)) is not None:
             self._run.say("nothing has changed since this curation was finished")
             self._run.summary.update(_metrics(summary))
             return
+        try:
+            work = self._work(marks)
+        except StaleWorkError:
+            self._run.say("settings have changed: what an earlier start has left is of no use")
+            shutil.rmtree(directory / WORK)
+            self._log, self._counts = [], []
+            work = self._work(marks)
+        self._write(work, plan)  # when the engine's processes have given their memory back
+        work.clear()
+
+    def _work(self, marks: Mapping[str, str]) -> Runner:
+        """Takes the corpus through everything but the last writing."""
+        curation = self._curation
         with curation.engine as engine:
             attributes = Path(curation.attributes) if curation.attributes else None
-            work = Runner(directory / WORK, plan, engine, self._run.progress, attributes)
+            work = Runner(self._run.directory / WORK, marks, engine, self._run.progress, attributes)
             if work.resumed:
                 self._run.say("going on with what an earlier start has left")
             first = UniqueIds(list(curation.sources))
@@ -88,8 +103,8 @@ class _Curating:
                 self._carry_out(work, leaks, surveyed=False)
                 removed = self._derive(work, held_groups)
                 self._carry_out(work, [*removed, *mixture], surveyed=False)
-        self._write(work, plan)  # when the engine's processes have given their memory back
-        work.clear()
+        work.scan()  # a later pass of other settings may have used the documents up
+        return work
 
     def _prepare(self) -> None:
         """Whatever a component wants to fetch or check once, before the first document is read."""

@@ -14,7 +14,7 @@ from llm.tasks.benchmark import benchmark
 NAMES = sorted(path.stem for path in (CONF / "benchmark").glob("*.yaml"))
 
 
-GIVEN = {"curation": ["benchmark.path=texts"]}
+GIVEN = {"curation": ["benchmark.path=texts"], "steps": ["benchmark.path=texts"]}
 """What only its user can give a benchmark."""
 
 

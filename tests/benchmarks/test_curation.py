@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llm.benchmarks.curation import CurationAtScale, _documents, resident_bytes
+from llm.benchmarks.curation import CurationAtScale, resident_bytes
+from llm.benchmarks.made_documents import documents
 from llm.runs.run import Run
 from llm.types import ConfigError
 
@@ -41,7 +42,7 @@ def test_small_and_large(tmp_path: Path):
 
 def test_documents_are_as_told():
     pools = {"prose": [f"Sentence {n} is of some words." for n in range(5000)], "code": ["x = 1\ny = 2"] * 50}
-    made = [next(documents) for documents in [_documents(pools, random.Random(0))] for _ in range(4000)]
+    made = [next(drawn) for drawn in [documents(pools, random.Random(0))] for _ in range(4000)]
     copies = sum(n - 1 for n in Counter(text for _, text in made).values())
     assert copies / len(made) == pytest.approx(0.03, abs=0.015)
     assert sum(len(text.split()) < 25 for _, text in made) / len(made) == pytest.approx(0.02, abs=0.01)

@@ -69,7 +69,7 @@ def check_account(work: Path) -> int:
     seen = 0
     height: dict[str, int] = {}
     for folder in sorted(work.glob("[0-9]*")):
-        shards = [path.stem for path in sorted(folder.glob("*.json")) if path.stem != "whole"]
+        shards = [path.stem for path in sorted(folder.glob("*.json")) if path.stem not in ("whole", "plan")]
         if folder.name == "00-read":
             parts = [json.loads((folder / f"{stem}.json").read_text()) for stem in shards]
             for part in parts:
