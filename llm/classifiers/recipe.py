@@ -61,6 +61,8 @@ class Recipe:
         prevalence: Share of positive texts where the classifier will be used; null for that of the examples.
         development_fraction: Share of the examples that the threshold is chosen on.
         test_fraction: Share that is looked at once, at the end.
+        measures: What the score is of, the attribute that a step adds: `quality` or `toxicity`. A step that
+            wants another one refuses the classifier; null suits any.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Recipe:
         prevalence: Fraction | None = None,
         development_fraction: Fraction = 0.15,
         test_fraction: Fraction = 0.15,
+        measures: str | None = None,
     ) -> None:
         self.check_arguments(development_fraction, test_fraction)
         self.examples = {name: source for name, source in examples.items() if source is not None}
@@ -80,6 +83,7 @@ class Recipe:
         self.normalisation, self.model = normalisation, model
         self.precision_target, self.prevalence = precision_target, prevalence
         self.development_fraction, self.test_fraction = development_fraction, test_fraction
+        self.measures = measures
 
     @staticmethod
     def check_arguments(development_fraction: float = 0.15, test_fraction: float = 0.15) -> None:
@@ -179,6 +183,7 @@ class Recipe:
             "sha256": files.sha256_file(path),
             "labels": labels,
             "positive": self.positive,
+            "measures": self.measures,
             "threshold": threshold,
             "precision_target": self.precision_target,
             "prevalence": self.prevalence,

@@ -9,6 +9,7 @@ import polars as pl
 
 from llm.classifiers.text_classifier import TextClassifier
 from llm.curation.base import with_attributes
+from llm.types import ConfigError
 
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType
@@ -43,9 +44,13 @@ class Classified:
         """Verifies the classifier's files.
 
         Raises:
-            ConfigError: they are missing or damaged. Key `path`.
+            ConfigError: they are missing or damaged, or the classifier measures something else. Key `path`.
         """
         self.classifier.prepare()
+        measures = self.classifier.description.get("measures") or self.attribute
+        if measures != self.attribute:
+            mend = f"it measures {measures}, not {self.attribute}: give this step another classifier"
+            raise ConfigError("path", self.classifier.path, mend)
         say(f"{self.attribute}: {', '.join(self.classifier.positive)} at {self.threshold:.4g} and above")
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:

@@ -18,6 +18,10 @@ BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What polars raises for damaged files; it panics over some pages, and that is no `Exception`."""
 
 
+TEXTS = (pl.String, pl.Categorical, pl.Enum)
+"""Types of a column of text; pandas writes repeated texts as categories."""
+
+
 class Parquet(Columns):
     """Parquet files: a file, a folder or a glob pattern, read by polars in ranges of rows.
 
@@ -63,7 +67,7 @@ class Parquet(Columns):
         """
         found = super().parts()
         kinds = [schema[self.text] for schema in self._schemas() if self.text in schema]
-        if kinds and pl.String not in kinds:
+        if kinds and not any(kind in TEXTS for kind in kinds):
             raise ConfigError("text", self.text, f"is not a column of text but of {kinds[0]}")
         return found
 
@@ -100,7 +104,7 @@ class Parquet(Columns):
             stop = piece.stop
             if stop is None:
                 stop = int(scan.select(pl.len()).collect().item())
-            if stop and schema.get(self.text) != pl.String:
+            if stop and schema.get(self.text) not in TEXTS:
                 yield self.unreadable(piece, "no_text")
                 return
             at, n_rows = piece.start, FIRST_ROWS
@@ -117,7 +121,7 @@ class Parquet(Columns):
 
     def _columns(self, schema: pl.Schema) -> list[pl.Expr]:
         """The text, and what rows say of themselves where it can be written as one."""
-        found = [pl.col(self.text).alias("text")]
+        found = [pl.col(self.text).cast(pl.String).alias("text")]
         for key, column in self.wanted.items():
             if key != "text" and column in schema and not schema[column].is_nested():
                 found.append(pl.col(column).cast(pl.String, strict=False).alias(FIELDS[key]))

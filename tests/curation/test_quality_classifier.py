@@ -10,6 +10,7 @@ import pytest
 
 from llm.curation.base import judge
 from llm.curation.quality_classifier import QualityClassifier
+from llm.curation.toxicity import Toxicity
 from llm.types import ConfigError
 from tests.curation.given import classifier
 from tests.curation.test_steps import corpus
@@ -46,6 +47,16 @@ def test_the_threshold_is_the_one_given_else_the_classifiers(trained: str, tmp_p
     found = json.loads((tmp_path / "classifier.json").read_text())
     (tmp_path / "classifier.json").write_text(json.dumps({**found, "threshold": 1.0}))
     assert judge(QualityClassifier(str(tmp_path)), FRAME)["keep"].to_list() == [False, False, True, False]
+
+
+def test_a_classifier_of_something_else(trained: str, tmp_path: Path):
+    for name in ("classifier.json", "classifier.bin"):
+        (tmp_path / name).write_bytes((Path(trained) / name).read_bytes())
+    found = json.loads((tmp_path / "classifier.json").read_text())
+    (tmp_path / "classifier.json").write_text(json.dumps({**found, "measures": "toxicity"}))
+    with pytest.raises(ConfigError, match="measures toxicity, not quality"):
+        QualityClassifier(str(tmp_path)).prepare(print)
+    Toxicity(str(tmp_path)).prepare(print)
 
 
 def test_another_threshold_measures_nothing_again(trained: str, monkeypatch):

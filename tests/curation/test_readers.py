@@ -443,6 +443,23 @@ def test_parquet(tmp_path: Path):
     assert found == [("1", "a", "x.parquet", "x"), ("x.parquet:2", "c", "x.parquet", "text")]
 
 
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["a", "b"])])
+def test_a_parquet_file_of_categories(tmp_path: Path, kind: pl.DataType):
+    frame = pl.DataFrame({"text": ["a", "b", None, "a"], "kind": ["x", "y", "x", "x"]})
+    frame.with_columns(pl.col("text").cast(kind), pl.col("kind").cast(pl.Categorical)).write_parquet(
+        tmp_path / "x.parquet"
+    )
+    found = read(Parquet(str(tmp_path / "x.parquet"), domain_column="kind"))
+    assert found["text"].to_list() == ["a", "b", "", "a"]
+    assert found.filter("keep")["domain"].to_list() == ["x", "y", "x"]
+
+
+def test_a_parquet_file_of_numbers(tmp_path: Path):
+    pl.DataFrame({"text": [1, 2]}).write_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ConfigError, match="not a column of text but of Int64"):
+        Parquet(str(tmp_path / "x.parquet")).parts()
+
+
 def test_parquet_in_ranges_of_rows(tmp_path: Path, monkeypatch):
     texts = [f"{i} " + "x" * (i % 300) for i in range(5000)]
     path = tmp_path / "x.parquet"
