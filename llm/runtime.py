@@ -75,7 +75,9 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    os.environ.setdefault("TORCHINDUCTOR_DETERMINISTIC", "1")
+    # use_deterministic_algorithms does the same, but imports the compiler: two seconds at every start
+    torch.set_deterministic_debug_mode("warn")
 
 
 def memory_bytes() -> int:

@@ -25,7 +25,7 @@ from tests.conftest import REPOSITORY
 
 SERVER = """
 import json, os, signal, sys
-import torch, torch._inductor.config, torch.distributed
+import torch, torch._dynamo, torch.distributed
 from llm.checking import check
 from llm.config import cli, compose
 from llm.reports import plots

@@ -68,9 +68,9 @@ def _option(path: Path, folder: Path) -> str:
 
 
 def _mistakes(choice: str) -> list[ConfigError]:
-    """The mistakes of a choice; of a sweep, those of its cells, when not one of them can run."""
+    """The mistakes of a choice; of a sweep, those of its first cell, when not one of them can run."""
     cells = [[choice, *cell] for cell in sweep_cells(choice)] if choice.startswith("sweeps=") else [[choice]]
-    found: list[list[ConfigError]] = []
+    found: list[ConfigError] = []
     for overrides in cells:
         try:
             config = compose(overrides)
@@ -80,5 +80,7 @@ def _mistakes(choice: str) -> list[ConfigError]:
                 )
             check(config)
         except (ConfigError, ExceptionGroup) as error:
-            found.append(mistakes_in(error))
-    return found[0] if found and len(found) == len(cells) else []
+            found = found or mistakes_in(error)
+        else:
+            return []
+    return found
