@@ -53,7 +53,8 @@ class Output:
         path = self.directory / "ledger.parquet"
         excerpt = pl.col("excerpt").fill_null("")
         for one in masks:
-            excerpt = excerpt.map_batches(one.mask, return_dtype=pl.String)
+            # elementwise, or polars would hold all excerpts at once
+            excerpt = excerpt.map_batches(one.mask, return_dtype=pl.String, is_elementwise=True)
         shown = pl.concat(entries).with_columns(excerpt.alias("excerpt"))
         with files.replacing(path) as temporary:
             shown.sink_parquet(
