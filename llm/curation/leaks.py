@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import polars as pl
@@ -58,7 +58,10 @@ class LeakRemoval:
         return annotated(documents, decisions)
 
     def among_objects(
-        self, train: Sequence[DocumentedObject], validation: Sequence[DocumentedObject], texts: pl.Series
+        self,
+        train: Sequence[DocumentedObject],
+        validation: Sequence[DocumentedObject],
+        texts: Iterable[pl.Series],
     ) -> dict[str, Leak]:
         """Leaks among documented objects, by validation name.
 
@@ -68,7 +71,7 @@ class LeakRemoval:
         Args:
             train: Objects of the training side.
             validation: Objects of the held-out side.
-            texts: All training texts.
+            texts: All training texts, some at a time.
         """
         leaks = _quoted(validation, texts)
         summaries = copies_of(
@@ -117,13 +120,14 @@ def copies_of(
     return [None if new else (match, score) for new, match, score in found.iter_rows()]
 
 
-def _quoted(validation: Sequence[DocumentedObject], texts: pl.Series) -> dict[str, Leak]:
+def _quoted(validation: Sequence[DocumentedObject], texts: Iterable[pl.Series]) -> dict[str, Leak]:
     """Objects whose description stands word for word in a training text."""
     by_words: dict[str, list[str]] = {}
     for one in validation:
         by_words.setdefault(normalised(one.summary), []).append(one.name)
-    if not by_words or not len(texts):
-        return {}
-    flat = texts.str.to_lowercase().str.replace_all(r"[^\w]+", " ")
-    hits = flat.str.extract_many(list(by_words), overlapping=True).explode().drop_nulls().unique()
-    return {name: ("description_quoted_in_train", None, 1.0) for words in hits for name in by_words[words]}
+    hits: set[str] = set()
+    for some in texts if by_words else ():
+        flat = some.str.to_lowercase().str.replace_all(r"[^\w]+", " ")
+        hits |= set(flat.str.extract_many(list(by_words), overlapping=True).explode().drop_nulls())
+    reason = "description_quoted_in_train"
+    return {name: (reason, None, 1.0) for words in sorted(hits) for name in by_words[words]}

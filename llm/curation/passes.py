@@ -216,13 +216,14 @@ class Surveying:
 class Passing:
     """Takes a shard through a pass.
 
-    before: the folder of the pass before. folder: this one's, with decisions in `decisions`. attributes:
-    where taggers keep what they measure.
+    before: the folder of the pass before. folder: this one's. decisions: the folder of those that are carried
+    out. attributes: where taggers keep what they measure.
     """
 
     todo: Pass
     before: Path
     folder: Path
+    decisions: Path | None
     attributes: Path | None
 
     def __call__(self, shard: str) -> list[Counts]:
@@ -263,7 +264,8 @@ class Passing:
             yield name, lambda documents, one=one, path=path: _annotated(one, documents, store, shard, path)
 
     def _decisions(self, shard: str) -> pl.DataFrame:
-        path = self.folder / "decisions" / f"{shard}.parquet"
+        assert self.decisions is not None
+        path = self.decisions / f"{shard}.parquet"
         return pl.read_parquet(path if path.is_file() else path.with_name("none.parquet"), glob=False)
 
 
@@ -282,13 +284,14 @@ def _tidy(judged: pl.DataFrame) -> pl.DataFrame:
     return judged.drop([c for c in judged.columns if c.startswith("_")])
 
 
-def write_decisions(folder: Path, decisions: pl.DataFrame, shards: list[str]) -> None:
-    """What `CorpusStep.decide` found, a file for each shard that it concerns."""
+def write_decisions(folder: Path, decisions: pl.DataFrame, shards: list[str]) -> list[str]:
+    """Writes what `CorpusStep.decide` found, a file for each shard that it concerns; their names."""
     decisions = decisions.sort("shard", "row")
     rest = decisions.drop("shard")
-    _write(folder / "none.parquet", rest.clear())
+    written = _write(folder / "none.parquet", rest.clear())
     for (number,), part in decisions.partition_by("shard", as_dict=True, maintain_order=True).items():
-        _write(folder / f"{shards[int(number)]}.parquet", part.drop("shard"))
+        written |= _write(folder / f"{shards[int(number)]}.parquet", part.drop("shard"))
+    return list(written)
 
 
 def _write(path: Path, frame: pl.DataFrame) -> dict[str, int]:

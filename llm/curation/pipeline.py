@@ -17,6 +17,7 @@ from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
 from llm.curation.engines import Engine, Polars
 from llm.curation.leaks import LeakRemoval
+from llm.curation.passes import blamed
 from llm.curation.split import HashSplit
 from llm.files import digest
 from llm.types import ConfigError
@@ -84,8 +85,12 @@ class Curation:
 
     def fingerprint(self) -> str:
         """A digest of what all sources would read, and of the files that steps and the mixture read."""
-        parts: dict[str, Any] = {**self.sources, **self.steps, "mixture": self.mixture}
-        marks = [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
+        marks = [(name, source.fingerprint()) for name, source in self.sources.items()]
+        parts: dict[str, Any] = {**self.steps, "mixture": self.mixture}
+        for name, one in parts.items():
+            if hasattr(one, "fingerprint"):
+                with blamed(name):
+                    marks.append((name, one.fingerprint()))
         return digest(marks)
 
     def marks(self) -> dict[str, str]:
@@ -97,8 +102,11 @@ class Curation:
         sources = [(name, source.fingerprint()) for name, source in self.sources.items()]
         own = {"split": self.split, "leaks": self.leaks, "mixture": self.mixture}
         parts = {**self.steps, **own, "leaked_objects": [self.derive, self.leaks]}
-        marks = {name: digest(described(part)) for name, part in parts.items()}
-        return {"read": digest([pl.__version__, sources, self.shard_bytes]), **marks}
+        marks = {"read": digest([pl.__version__, sources, self.shard_bytes])}
+        for name, part in parts.items():
+            with blamed(name):
+                marks[name] = digest(described(part))
+        return marks
 
 
 def described(value: object) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 
@@ -78,7 +78,7 @@ class Runner:
         self.n_documents = 0
         self._done: list[Path] = []
         self._current = folder
-        self._plan: list[str] = []
+        self.plan: list[str] = []
 
     def read(
         self,
@@ -124,7 +124,7 @@ class Runner:
             ]
             return counts
 
-        self._plan = [self._marks["read"]]
+        self.plan = [self._marks["read"]]
         self._check(folder, None)
         return self._whole(folder, read)[0]
 
@@ -159,19 +159,20 @@ class Runner:
 
         def work() -> list[Counts]:
             counts: list[Counts] = []
+            decisions = None
             if todo.apply is not None:
                 began = time.process_time()
-                self._decide(*todo.apply, before, folder)
+                decisions = self._decide(*todo.apply, before, folder)
                 counts.append(Counts(todo.apply[0], seconds=time.process_time() - began))
             label = ", ".join(name for name, _ in todo.judges)
             with self._progress(f"step {label or todo.name}", self.n_documents, "documents") as progress:
-                passing = Passing(todo, before, folder, self.attributes)
+                passing = Passing(todo, before, folder, decisions, self.attributes)
                 for found in self.engine.map(passing, self.shards):
                     counts += found
                     progress.advance(max((one.documents_in for one in found), default=0))
             return counts
 
-        self._plan += [self._mark(name) for name, _ in todo.judges]
+        self.plan = [*self.plan, *(self._mark(name) for name, _ in todo.judges)]
         self._check(folder, todo.survey)
         counts = self._whole(folder, work)
         for shard in self.shards:  # of the pass before, the ledger stays
@@ -179,13 +180,16 @@ class Runner:
                 (before / f"{shard}.{kind}").unlink(missing_ok=True)
         return counts
 
-    def _decide(self, name: str, step: CorpusStep, before: Path, folder: Path) -> None:
-        decided = folder / "decisions"
-        if (decided / "whole.json").is_file():
-            return
-        scratch = folder / "scratch"
-        for path in (decided, scratch):
-            shutil.rmtree(path, ignore_errors=True)
+    def _decide(self, name: str, step: CorpusStep, before: Path, folder: Path) -> Path:
+        """Where the decisions are, apart from what the pass does with them: these stand when that changes."""
+        decided = folder.with_name(f"{folder.name}.decisions")
+        marker, plan = decided / "whole.json", self.plan[: self.plan.index(self._mark(name)) + 1]
+        saved = _saved(marker)
+        if saved.get("plan") == plan and all((decided / one).is_file() for one in saved["files"]):
+            return decided
+        discard(decided)
+        scratch = folder.with_name("scratch")
+        shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         with self._progress(f"decide {name}", None, "shards") as progress:
             corpus = Corpus(
@@ -196,9 +200,11 @@ class Runner:
             )
             with blamed(name):
                 decisions = step.decide(corpus)
-            write_decisions(decided, decisions, self.shards)
+            written = write_decisions(decided, decisions, self.shards)
         shutil.rmtree(scratch)
-        files.write_json(decided / "whole.json", {})
+        os.sync()
+        files.write_json(marker, {"plan": plan, "files": written})
+        return decided
 
     def _mark(self, name: str) -> str:
         return f"{name} {self._marks.get(name, '')}"
@@ -206,19 +212,21 @@ class Runner:
     def _check(self, folder: Path, survey: tuple[str, CorpusStep] | None) -> None:
         """Clears away what other settings have left of a pass; takes its notes anew if no more is theirs."""
         path, whole = folder / "plan.json", (folder / "whole.json").is_file()
-        plan = {"done": self._plan, "survey": survey and self._mark(survey[0])}
-        known = _saved_plan(path)
+        plan = {"done": self.plan, "survey": survey and self._mark(survey[0])}
+        known = _saved(path)
         if known == plan:
             return
         if not whole:
-            shutil.rmtree(folder, ignore_errors=True)
-        elif known.get("done") != self._plan:
+            discard(folder)
+        elif known.get("done") != self.plan:
             raise StaleWorkError
         elif survey is not None:
             self._require(folder)
+            files.write_json(path, {**plan, "survey": None})  # the notes are of two kinds until all are new
             with self._progress(f"survey for {survey[0]}", len(self.shards), "shards") as progress:
                 for _ in self.engine.map(Surveying(folder, survey, self.attributes), self.shards):
                     progress.advance()
+            os.sync()
         files.write_json(path, plan)
 
     def _require(self, folder: Path) -> None:
@@ -253,6 +261,16 @@ class Runner:
         found = [pl.scan_parquet(self._current / f"{shard}.parquet", glob=False) for shard in self.shards]
         return pl.concat(found, how="diagonal")
 
+    def frames(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """The documents that are left, a shard at a time.
+
+        Raises:
+            StaleWorkError: as `scan`.
+        """
+        self._require(self._current)
+        for shard in self.shards:
+            yield pl.read_parquet(self._current / f"{shard}.parquet", columns=list(columns), glob=False)
+
     def ledgers(self) -> Iterator[pl.LazyFrame]:
         """Everything removed or altered: pass by pass, shard by shard, step by step."""
         yield pl.LazyFrame(schema=LEDGER_SCHEMA)
@@ -270,11 +288,20 @@ class Runner:
 
     def clear(self) -> None:
         """Deletes the folder: what was wanted of it is written elsewhere."""
-        shutil.rmtree(self.folder)
+        discard(self.folder)
 
 
-def _saved_plan(path: Path) -> dict[str, object]:
-    """What a pass was begun with; nothing when that is not known."""
+def discard(folder: Path) -> None:
+    """Deletes a folder; a kill on the way leaves nothing of it under its name."""
+    gone = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """What a marker says; nothing when it is not there."""
     try:
         return dict(files.read_json(path))
     except (OSError, ValueError):

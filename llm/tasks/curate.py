@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import polars as pl
 from llm import files, runtime
 from llm.curation.base import Masking, Reviewed, Step
 from llm.curation.bookkeeping import OnTraining, RemoveHeldOut, SplitOff, UniqueIds
+from llm.curation.leaks import Leak
 from llm.curation.ledger import Counts
 from llm.curation.output import Output
 from llm.curation.passes import blamed
 from llm.curation.pipeline import AnyStep, Curation
 from llm.curation.questions import describable
-from llm.curation.runner import Runner, StaleWorkError
+from llm.curation.runner import Runner, StaleWorkError, discard
 from llm.reports import curated
 from llm.runs.run import Run
 from llm.types import ConfigError
@@ -63,11 +65,11 @@ class _Curating:
 
     def run(self) -> None:
         curation, directory = self._curation, self._run.directory
-        for left in directory.glob(".*.tmp"):  # of a run that was killed while it wrote
-            left.unlink()
+        for left in directory.glob(".*.tmp"):  # of a run that was killed while it wrote, or deleted its work
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._prepare()
         marks = curation.marks()
-        plan = files.digest(marks)
+        plan = files.digest(list(marks.items()))
         if (summary := _finished(directory, plan)) is not None:
             self._run.say("nothing has changed since this curation was finished")
             self._run.summary.update(_metrics(summary))
@@ -76,8 +78,8 @@ class _Curating:
             work = self._work(marks)
         except StaleWorkError:
             self._run.say("settings have changed: what an earlier start has left is of no use")
-            shutil.rmtree(directory / WORK)
-            self._log, self._counts = [], []
+            discard(directory / WORK)
+            self._log, self._counts = [f"note: {notice}" for notice in self._notices], []
             work = self._work(marks)
         self._write(work, plan)  # when the engine's processes have given their memory back
         work.clear()
@@ -86,7 +88,7 @@ class _Curating:
         """Takes the corpus through everything but the last writing."""
         curation = self._curation
         with curation.engine as engine:
-            attributes = Path(curation.attributes) if curation.attributes else None
+            attributes = Path(curation.attributes).expanduser() if curation.attributes else None
             work = Runner(self._run.directory / WORK, marks, engine, self._run.progress, attributes)
             if work.resumed:
                 self._run.say("going on with what an earlier start has left")
@@ -101,7 +103,7 @@ class _Curating:
                 self._carry_out(work, judged, surveyed=True)
                 held_groups = self._held_groups(work)
                 self._carry_out(work, leaks, surveyed=False)
-                removed = self._derive(work, held_groups)
+                removed = self._derive(work, held_groups, marks["leaked_objects"])
                 self._carry_out(work, [*removed, *mixture], surveyed=False)
         work.scan()  # a later pass of other settings may have used the documents up
         return work
@@ -155,8 +157,23 @@ class _Curating:
             files.write_json(path, held["group"].to_list())
         return set(files.read_json(path))
 
-    def _derive(self, work: Runner, held_groups: set[str]) -> list[tuple[str, Step]]:
-        """Writes what is derived from documented objects; a step that removes held-out objects that leak."""
+    def _derive(self, work: Runner, held_groups: set[str], mark: str) -> list[tuple[str, Step]]:
+        """Writes what is derived from documented objects; a step that removes held-out objects that leak.
+
+        What it finds is kept for a run that is resumed: the documents it is found in go with the next pass.
+        """
+        path, plan = work.folder / "derived.json", [*work.plan, mark]
+        saved = files.read_json(path) if path.is_file() else {}
+        if saved.get("plan") != plan:
+            leaks = self._derived_anew(work, held_groups)
+            files.write_json(path, {"plan": plan, "leaks": leaks, "derived": self._derived})
+        else:
+            leaks, self._derived = saved["leaks"], saved["derived"]
+        self._say_derived()
+        return [("leaked_objects", RemoveHeldOut(leaks))] if self._curation.leaks is not None else []
+
+    def _derived_anew(self, work: Runner, held_groups: set[str]) -> dict[str, Leak]:
+        """Held-out documents whose objects leak, by id."""
         curation = self._curation
         assert curation.derive is not None
         everything = curation.objects()
@@ -164,16 +181,13 @@ class _Curating:
         gone = set(pl.concat(work.ledgers()).filter(pl.col("step") == "leaks").select("id").collect()["id"])
         told = [one for one in good if one.group not in held_groups]
         held = [one for one in good if one.group in held_groups and f"docs:{one.name}" not in gone]
-        steps: list[tuple[str, Step]] = []
+        leaks: dict[str, Leak] = {}
         if curation.leaks is not None:
-            train = work.scan().filter(~pl.col("held_out")).select("text").collect()
+            train = (frame.filter(~pl.col("held_out"))["text"] for frame in work.frames(["text", "held_out"]))
             # also what a step or a byte limit kept out of the training text: questions may quote it
-            more = [f"{one.summary}\n{one.doc}" for one in told]
-            texts = pl.concat([train["text"], pl.Series("text", more, pl.String)])
-            leaks = curation.leaks.among_objects(told, held, texts)
+            more = pl.Series("text", [f"{one.summary}\n{one.doc}" for one in told], pl.String)
+            leaks = curation.leaks.among_objects(told, held, chain(train, [more]))
             held = [one for one in held if one.name not in leaks]
-            by_id = {f"docs:{name}": leak for name, leak in leaks.items()}
-            steps.append(("leaked_objects", RemoveHeldOut(by_id)))
         if not told or not held:
             raise ConfigError(
                 "curation.split", f"{len(told)} and {len(held)} objects", "both sides need documented objects"
@@ -181,8 +195,7 @@ class _Curating:
         with self._run.progress("derive questions", 4, unit="parts") as progress:
             self._derived = curation.derive.write(told, held, self._run.directory, progress.advance)
         self._derived["objects"] = {"read": len(everything), "train": len(told), "validation": len(held)}
-        self._say_derived()
-        return steps
+        return {f"docs:{name}": leak for name, leak in leaks.items()}
 
     def _say_derived(self) -> None:
         found = self._derived

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from llm.curation.base import Step
+from llm.curation.base import Corpus, Step
 from llm.curation.embedded import EmbeddedCorpus
 from llm.curation.exact_dedup import ExactDedup
 from llm.curation.jsonl import JsonLines
@@ -139,9 +140,103 @@ def test_the_sources_have_changed(home: Path):
     assert found == outputs(home / "fresh", declared(home, GOOD))
 
 
-def test_with_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_with_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     stopped_writing(tmp_path / "run", numpy_only(), monkeypatch)
-    assert outputs(tmp_path / "run", numpy_only()) == outputs(tmp_path / "fresh", numpy_only())
+    found = outputs(tmp_path / "run", numpy_only())
+    assert "settings have changed" not in capsys.readouterr().err
+    assert found == outputs(tmp_path / "fresh", numpy_only())
+
+
+def test_the_order_of_steps_is_a_setting(home: Path):
+    curation = declared(home, None)
+    outputs(home / "run", curation)
+    turned = declared(home, None)
+    turned.steps = dict(reversed(curation.steps.items()))
+    assert outputs(home / "run", turned) == outputs(home / "fresh", turned)
+
+
+def test_stopped_while_notes_were_taken_anew(home: Path, monkeypatch: pytest.MonkeyPatch):
+    def begin(normalise: bool) -> Curation:
+        curation = declared(home, None)
+        curation.steps["exact_dedup"] = ExactDedup(normalise=normalise)
+        return curation
+
+    def fail(*_: object) -> None:
+        raise OSError("No space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExactDedup, "decide", fail)
+        with pytest.raises(OSError, match="No space left"):
+            curate(run=Run(home / "run"), curation=begin(True))
+    survey, taken = ExactDedup.survey, []
+
+    def cut_off(self: ExactDedup, documents: pl.DataFrame) -> pl.DataFrame:
+        taken.append(documents.height)
+        return survey(self, documents) if len(taken) < 4 else fail()  # type: ignore[return-value]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ExactDedup, "survey", cut_off)
+        with pytest.raises(OSError, match="No space left"):
+            curate(run=Run(home / "run"), curation=begin(False))
+    assert len(taken) == 4
+    assert outputs(home / "run", begin(True)) == outputs(home / "fresh", begin(True))
+
+
+def decided(monkeypatch: pytest.MonkeyPatch) -> list[ExactDedup]:
+    """Grows by each decision on exact duplicates."""
+    found: list[ExactDedup] = []
+    decide = ExactDedup.decide
+
+    def told(self: ExactDedup, corpus: Corpus) -> pl.DataFrame:
+        found.append(self)
+        return decide(self, corpus)
+
+    monkeypatch.setattr(ExactDedup, "decide", told)
+    return found
+
+
+def test_a_mistake_behind_a_decision_does_not_cost_it(home: Path, monkeypatch: pytest.MonkeyPatch):
+    def twice(second: ExactDedup) -> Curation:
+        curation = declared(home, None)
+        curation.steps["again"] = second
+        return curation
+
+    n_decided = decided(monkeypatch)
+    with pytest.raises(ConfigError, match="lengthh"):
+        curate(run=Run(home / "run"), curation=twice(ExactDedup(keep="best", by="lengthh")))
+    assert len(n_decided) == 1
+    found = outputs(home / "run", twice(ExactDedup()))
+    assert len(n_decided) == 2, "the first decision was made again"
+    assert found == outputs(home / "fresh", twice(ExactDedup()))
+
+
+def test_a_decision_that_is_not_whole_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch):
+    n_decided = decided(monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(GopherQuality, "annotate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            curate(run=Run(home / "run"), curation=declared(home, None))
+    (folder,) = (home / "run" / "work").glob("*exact_dedup.decisions")
+    (next(folder.glob("p*.parquet"))).unlink()
+    found = outputs(home / "run", declared(home, None))
+    assert len(n_decided) == 2
+    assert found == outputs(home / "fresh", declared(home, None))
+
+
+def test_killed_while_its_work_was_deleted(home: Path, monkeypatch: pytest.MonkeyPatch):
+    delete = shutil.rmtree
+
+    def killed(path: Path, ignore_errors: bool = False) -> None:
+        if path.name == ".work.tmp" and path.exists():
+            raise KeyboardInterrupt
+        delete(path, ignore_errors=ignore_errors)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            curate(run=Run(home / "run"), curation=declared(home, GOOD))
+    assert not (home / "run" / "work").exists()
+    assert outputs(home / "run", declared(home, GOOD)) == outputs(home / "fresh", declared(home, GOOD))
 
 
 def test_names_of_what_every_curation_does():
