@@ -45,8 +45,11 @@ _ENCODED = (
 )
 _COMMENT = r'(?s:/\*.*?\*/)|(?m:^[ \t]*(?:#|//|--|;).*$)|(?s:""".*?""")'
 
-_HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
-_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_HTML = re.compile(r"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+# What does not end hides the rest, as in a browser; looked for again from every `<`, it would cost the square.
+_HIDDEN = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
+)
 
 
 class CodeRules:
@@ -135,7 +138,7 @@ class CodeRules:
 
     def tag_key(self) -> object:
         """No bound has a part in what is measured."""
-        return ["code_rules", 1]
+        return ["code_rules", 2]
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """Every measure of every text."""
