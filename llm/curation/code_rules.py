@@ -46,7 +46,7 @@ _ENCODED = (
 _COMMENT = r'(?s:/\*.*?\*/)|(?m:^[ \t]*(?:#|//|--|;).*$)|(?s:""".*?""")'
 
 _HTML = re.compile(r"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
-# What does not end hides the rest, as in a browser; looked for again from every `<`, it would cost the square.
+# What does not end hides the rest, as in a browser; sought again from each `<`, it would cost the square.
 _HIDDEN = re.compile(
     r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
 )

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
-
 Span = tuple[int, int]
 
 
@@ -187,16 +186,16 @@ def _ip(match: re.Match[str]) -> bool:
 # ----------------------------------------------------------------------------- mail, secrets
 
 _FILES = ("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "py", "invalid")
-_DOMAINS = frozenset(
-    "com org net edu gov mil info biz io ac au be br ca ch cn cz de dk es eu fi fr gr hu ie il in it jp kr mx "
-    "nl nz pl pt ro ru se sg tr tw ua uk us za".split()
+_DOMAINS = re.compile(
+    r"com|org|net|edu|gov|mil|info|biz|io|ac|au|be|br|ca|ch|cn|cz|de|dk|es|eu|fi|fr|gr|hu|ie|il|in|it|jp|kr|mx"
+    r"|nl|nz|pl|pt|ro|ru|se|sg|tr|tw|ua|uk|us|za"
 )
 
 
 def _email(match: re.Match[str], text: str) -> Span | None:
     name, last, after = match[0].partition("@")[0], match[0].rpartition(".")[2].lower(), match.end()
     # a@b.mean(), git@host:path; a full-width bracket is prose
-    call = text[after : after + 1] == "(" and "." not in name and last not in _DOMAINS
+    call = text[after : after + 1] == "(" and "." not in name and not _DOMAINS.fullmatch(last)
     code = call or (name == "git" and text[after : after + 1] == ":")
     good = last not in _FILES and not code and ".." not in match[0] and len(match[0]) <= 254
     return match.span() if good else None
@@ -225,7 +224,8 @@ _SECRETS = (
     r"https://hooks\.slack\.com/services/T[A-Za-z0-9_]+/B[A-Za-z0-9_]+/[A-Za-z0-9_]+",
     r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Google
     r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
-    r"(?<![A-Za-z0-9])sk-(?:proj-|svcacct-|ant-)?(?=[A-Za-z_-]{0,99}[0-9])[A-Za-z0-9_-]{32,}",  # OpenAI, Anthropic
+    # OpenAI, Anthropic
+    r"(?<![A-Za-z0-9])sk-(?:proj-|svcacct-|ant-)?(?=[A-Za-z_-]{0,99}[0-9])[A-Za-z0-9_-]{32,}",
     r"(?<![A-Za-z0-9])hf_[A-Za-z]{34}(?![A-Za-z0-9])",
     r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}",  # JWT, RFC 7519
 )
@@ -287,7 +287,8 @@ KINDS: dict[str, Kind] = {
     "phone": Kind(
         r"(?:\+|00)[ (]{0,2}[0-9](?:[ ().\-/\u00a0]{0,3}[0-9]){6}|[0-9]{3}\)?[ .\-]?[0-9]{3}[ .\-][0-9]{4}",
         re.compile(
-            r"(?<![\w+.,/=-])(?:\+|(?<!\d )00)[1-9]\d{0,3}(?:[ .\-/\u00a0]{0,2}(?:\(\d{1,5}\)|\d{1,15}+)){1,7}"
+            r"(?<![\w+.,/=-])(?:\+|(?<!\d )00)[1-9]\d{0,3}"
+            r"(?:[ .\-/\u00a0]{0,2}(?:\(\d{1,5}\)|\d{1,15}+)){1,7}"
             r"(?![\w=])(?![.,/-]\d)"
             r"|(?<![\w+.,/=-])(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}([.-])|[2-9]\d{2}( ))"
             r"[2-9]\d{2}(?:\1|\2|[.-])\d{4}(?![\w=-])(?![.,/]\d)",

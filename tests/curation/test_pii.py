@@ -123,8 +123,8 @@ def test_finds(kind: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("連絡先：taro@example.co.jp（代表）", "taro@example.co.jp"),
-        ("連絡先：taro@example.to（代表）", "taro@example.to"),
+        ("taro@example.co.jp（代表）", "taro@example.co.jp"),  # noqa: RUF001
+        ("taro@example.to（代表）", "taro@example.to"),  # noqa: RUF001
         ("john.doe@posts.to(work)", "john.doe@posts.to"),
         ("john@posts.org(work)", "john@posts.org"),
         ("+44 20 7946 0958 2024-01-05", "+44 20 7946 0958"),
