@@ -12,7 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import polars as pl
 
-from llm.inputs import read_jsonl, read_text
+from llm import files
+from llm.inputs import digest, read_jsonl, read_text
 from llm.types import ConfigError
 
 AGENTS = ("GPTBot", "CCBot", "Google-Extended", "ClaudeBot", "anthropic-ai", "Bytespider")
@@ -47,8 +48,23 @@ class OptOut:
         self.robots, self.agents, self.lists = robots, tuple(agents), lists
         self.header_column = header_column
 
+    def fingerprint(self) -> str:
+        """A digest of the list and of the saved robots.txt, which hosts' they are included."""
+        lists = [digest([self.lists], key="lists")] if self.lists else []
+        place = Path(self.robots or "").expanduser()
+        if self.robots and place.is_dir():
+            found = [
+                [str(file.relative_to(place)), files.sha256_file(file)]
+                for file in sorted(place.rglob("*.txt"))
+            ]
+        else:
+            found = [[digest([place], key="robots")]] if self.robots else []
+        return files.digest([lists, found])
+
     def prepare(self, say: Callable[[str], object]) -> None:
         """Reads the files once, so that a mistake in them shows before the corpus is read."""
+        _read_lists.cache_clear()  # an earlier run in this process may have read what they were then
+        _read_robots.cache_clear()
         n_listed = sum(map(len, _read_lists(self.lists))) if self.lists else 0
         n_hosts = len(_read_robots(self.robots)) if self.robots else 0
         say(f"opt_out: {n_listed:,} listed, robots.txt of {n_hosts:,} hosts")

@@ -83,9 +83,21 @@ class Curation:
         return [one for source in self.object_sources.values() for one in source.objects()]
 
     def fingerprint(self) -> str:
-        """A digest of what all sources would read, and of the files that steps and the mixture read."""
-        parts: dict[str, Any] = {**self.sources, **self.steps, "mixture": self.mixture}
-        marks = [(name, one.fingerprint()) for name, one in parts.items() if hasattr(one, "fingerprint")]
+        """A digest of what all sources would read, and of the files that steps and the mixture read.
+
+        Raises:
+            ConfigError: one of those files is not there. Key: its place in this config.
+        """
+        marks = []
+        for name, part, key in (
+            *((name, one, f"sources.{name}") for name, one in self.sources.items()),
+            *((name, one, f"steps.{name}") for name, one in self.steps.items()),
+            ("mixture", self.mixture, "mixture"),
+        ):
+            try:
+                marks += [(name, part.fingerprint())] if hasattr(part, "fingerprint") else []
+            except ConfigError as mistake:
+                raise ConfigError(f"{key}.{mistake.key}", mistake.value, mistake.mend) from mistake
         return digest(marks)
 
     def marks(self) -> dict[str, str]:

@@ -10,6 +10,8 @@ import pytest
 
 from llm.curation.base import judge
 from llm.curation.opt_out import OptOut, normal_url
+from llm.curation.pipeline import Curation
+from llm.curation.text import TextFiles
 from llm.types import ConfigError
 from tests.curation.test_steps import corpus
 
@@ -103,6 +105,40 @@ def test_robots(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         OptOut(str(tmp_path / "empty")).prepare(lambda _: None)
     assert caught.value.key == "robots"
+
+
+def test_what_is_read_is_part_of_the_key(tmp_path: Path) -> None:
+    path, folder = tmp_path / "list.txt", tmp_path / "robots"
+    path.write_text("domain:a.org\n")
+    (folder / "a.org").mkdir(parents=True)
+    (folder / "a.org" / "robots.txt").write_text(ROBOTS)
+    step = OptOut(str(folder), lists=str(path))
+    (tmp_path / "text.txt").write_text("a text")
+    curation = Curation({"files": TextFiles(str(tmp_path / "text.txt"))}, {"opt_out": step})
+    seen = [(step.fingerprint(), curation.fingerprint(), curation.marks()["opt_out"])]
+    for change in (
+        lambda: path.write_text("domain:a.org\ndomain:b.org\n"),
+        lambda: (folder / "a.org" / "robots.txt").write_text("User-agent: *\nDisallow: /\n"),
+        lambda: (folder / "a.org").rename(folder / "b.org"),
+    ):
+        change()
+        seen.append((step.fingerprint(), curation.fingerprint(), curation.marks()["opt_out"]))
+    for column in zip(*seen, strict=True):
+        assert len(set(column)) == len(seen)
+    path.unlink()
+    with pytest.raises(ConfigError) as caught:
+        curation.fingerprint()
+    assert caught.value.key == "steps.opt_out.lists"
+
+
+def test_a_list_is_read_anew_by_a_later_run(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    frame = at("https://a.org/x", "https://b.org/x")
+    for domain, kept in (("a.org", [False, True]), ("b.org", [True, False])):
+        path.write_text(f"domain:{domain}\n")
+        step = OptOut(lists=str(path))
+        step.prepare(lambda _: None)
+        assert judge(step, frame)["keep"].to_list() == kept
 
 
 def test_header() -> None:
