@@ -160,12 +160,14 @@ class Corpus:
 
     shards: parquet files of documents, the very rows that `apply` will see. surveys: the notes on each, in
     the same order. scratch: an empty folder for temporary files. advance: tells how many shards are done.
+    say: takes a line for people.
     """
 
     shards: Sequence[Path]
     surveys: Sequence[Path]
     scratch: Path
     advance: Callable[[int], object] = lambda _: None
+    say: Callable[[str], object] = lambda _: None
 
     def scan(self) -> pl.LazyFrame:
         """All notes with the number of their `shard` (UInt32) in front."""

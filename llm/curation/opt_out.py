@@ -58,7 +58,7 @@ class OptOut:
                 for file in sorted(place.rglob("*.txt"))
             ]
         else:
-            found = [[digest([place], key="robots")]] if self.robots else []
+            found = [[digest([self.robots], key="robots")]] if self.robots else []
         return files.digest([lists, found])
 
     def prepare(self, say: Callable[[str], object]) -> None:
