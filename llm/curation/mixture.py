@@ -111,8 +111,8 @@ class Mixture(ABC):
     def _copies(self, members: pl.DataFrame, target: float, n_bytes: int) -> pl.DataFrame:
         """Decisions on one group that has `n_bytes` and is to have `target`."""
         members = members.sort("order", "shard", "row")
-        # Whole passes over the group, and one more for the first documents of its order. The target of a group
-        # that is to stay whole may be less than its size by a rounding.
+        # Whole passes over the group, and one more for the first documents of its order. The target of a
+        # group that is to stay whole may be less than its size by a rounding.
         passes = (target / n_bytes + 1e-12) // 1
         rest = target - passes * n_bytes
         until = members["n_bytes"].cast(pl.Int64).cum_sum()
@@ -162,10 +162,10 @@ _DECISIONS = {"shard": pl.UInt32, "row": pl.UInt32, "copies": pl.UInt32, "score"
 class DomainMixture(Mixture):
     """Fixed weights: groups get the wanted shares of the bytes.
 
-    The shares are kept exactly. Without repetition the total is the largest the scarcest group allows; with it
-    scarce groups are repeated, and the total is that of the input or what `max_repeats` allows, if that is
-    less. Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5, find up to four epochs
-    nearly as good as new data. A note names the group that costs more than half.
+    The shares are kept exactly. Without repetition the total is the largest the scarcest group allows; with
+    it scarce groups are repeated, and the total is that of the input or what `max_repeats` allows, if that is
+    less. Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5, find up to four
+    epochs nearly as good as new data. A note names the group that costs more than half.
 
     Args:
         weights: Group to weight; only their proportions matter. 0 removes a group. With several columns

@@ -33,8 +33,8 @@ class OptOut:
         agents: A document goes if any of these crawlers is forbidden to fetch it; those that a file does not
             name follow its group `*`.
         lists: A file of lines `id:NAME`, `url:ADDRESS`, `domain:example.org` (with its subdomains) or
-            `sha256:HEX` (of the text in UTF-8); without such a word in front, an address or a domain. `#`
-            begins a comment.
+            `sha256:HEX` (of the text in UTF-8); without such a word in front, a domain or an address, its
+            scheme written or not. `#` begins a comment.
         header_column: Column of a page's X-Robots-Tag, if the source has one: `noai` opts out.
     """
 
@@ -180,18 +180,39 @@ def _read_lists(path: str) -> Lists:
             found.ids.add(value)
         elif kind == "sha256" and re.fullmatch(r"[0-9a-fA-F]{64}", value):
             found.digests.add(value.lower())
-        elif kind == "domain" and value:
-            found.domains.add(value.lower().strip("."))
-        elif address := normal_url(
-            value if kind == "url" and "//" in value else line.replace("url:", "//", 1)
-        ):
+        elif kind == "domain" and (domain := _domain(value, sure=True)):
+            found.domains.add(domain)
+        elif kind == "url" and (address := _address(value, sure=True)):
             found.urls.add(address)
-        elif re.fullmatch(r"[\w-]+(\.[\w-]+)+", line):
-            found.domains.add(line.lower())
+        elif domain := _domain(line, sure=False):
+            found.domains.add(domain)
+        elif kind != "domain" and (address := _address(line, sure=False)):
+            found.urls.add(address)
         else:
             mend = f"line {number}: {line[:60]!r} is no id:, url:, domain: or sha256:"
             raise ConfigError("lists", path, mend)
     return found
+
+
+_DOMAIN = r"[\w-]+(\.[\w-]+)*"
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def _domain(written: str, *, sure: bool) -> str | None:
+    """``*.Example.org/`` as ``example.org``; None for what is more. Unless `sure`, it needs a dot."""
+    scheme = _SCHEME.match(written) if sure else None
+    host = written[scheme.end() if scheme else 0 :].lower().removesuffix("/").removeprefix("*.").strip(".")
+    return host if re.fullmatch(_DOMAIN, host) and (sure or "." in host) else None
+
+
+def _address(written: str, *, sure: bool) -> str | None:
+    """As `normal_url`, the scheme left out or not; what is not `sure` to be one needs it, or a domain."""
+    if _SCHEME.match(written):
+        return normal_url(written)
+    address = "//" + written.removeprefix("//")
+    return normal_url(address) if sure or _domain(host_of(address) or "", sure=False) else None
 
 
 @lru_cache(maxsize=2)

@@ -58,9 +58,34 @@ def test_lists(tmp_path: Path) -> None:
     assert matches == ["d0", "a.org/page", "b.org", "c.org", digest, None]
 
 
-def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("domain:https://a.org", "opt_out_domain"),
+        ("domain:a.org/", "opt_out_domain"),
+        ("domain: *.A.org.", "opt_out_domain"),
+        ("a.org/", "opt_out_domain"),
+        ("a.org/page", "opt_out_url"),
+        ("a.org:443/page/", "opt_out_url"),
+        ("www.a.org/page#top", "opt_out_url"),
+        ("url:a.org/page", "opt_out_url"),
+        ("http://a.org/page", "opt_out_url"),
+        ("//a.org/page", "opt_out_url"),
+    ],
+)
+def test_ways_to_write_a_line(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "list.txt"
-    path.write_text("domain:a.org\nsha256:abc\n")
+    path.write_text(line + "\n")
+    frame = at("https://a.org/page", "https://b.org/page?https://a.org/page")
+    assert reasons(OptOut(lists=str(path)), frame) == [reason, None]
+
+
+@pytest.mark.parametrize(
+    "line", ["sha256:abc", "domain:a.org/page", "domain:", "domian:a.org", "a/b", "word"]
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"domain:a.org\n{line}\n")
     with pytest.raises(ConfigError, match="line 2") as caught:
         OptOut(lists=str(path)).prepare(lambda _: None)
     assert caught.value.key == "lists"
