@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import CorpusStep, DocumentedObject, ObjectSource, Source, Step, StreamedSource
+from llm.curation.base import (
+    CorpusStep,
+    DocumentedObject,
+    ObjectSource,
+    Source,
+    Step,
+    StreamedSource,
+    inside,
+)
 from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
 from llm.curation.engines import Engine, Polars
@@ -94,10 +102,8 @@ class Curation:
             *((name, one, f"steps.{name}") for name, one in self.steps.items()),
             ("mixture", self.mixture, "mixture"),
         ):
-            try:
+            with inside(key):
                 marks += [(name, part.fingerprint())] if hasattr(part, "fingerprint") else []
-            except ConfigError as mistake:
-                raise ConfigError(f"{key}.{mistake.key}", mistake.value, mistake.mend) from mistake
         return digest(marks)
 
     def marks(self) -> dict[str, str]:
