@@ -96,14 +96,13 @@ class Curation:
         Raises:
             ConfigError: one of those files is not there. Key: its place in this config.
         """
+        parts: dict[str, Any] = {f"sources.{name}": one for name, one in self.sources.items()}
+        parts |= {f"steps.{name}": one for name, one in self.steps.items()} | {"mixture": self.mixture}
         marks = []
-        for name, part, key in (
-            *((name, one, f"sources.{name}") for name, one in self.sources.items()),
-            *((name, one, f"steps.{name}") for name, one in self.steps.items()),
-            ("mixture", self.mixture, "mixture"),
-        ):
-            with inside(key):
-                marks += [(name, part.fingerprint())] if hasattr(part, "fingerprint") else []
+        for key, part in parts.items():
+            if hasattr(part, "fingerprint"):
+                with inside(key):
+                    marks.append((key.rpartition(".")[2], part.fingerprint()))
         return digest(marks)
 
     def marks(self) -> dict[str, str]:

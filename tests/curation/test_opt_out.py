@@ -81,7 +81,7 @@ def test_ways_to_write_a_line(tmp_path: Path, line: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["sha256:abc", "domain:a.org/page", "domain:", "domian:a.org", "a/b", "word"]
+    "line", ["sha256:abc", "domain:a.org/page", "domain:", "host:a.org", "a/b", "word"]
 )
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list.txt"
