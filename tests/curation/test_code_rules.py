@@ -87,6 +87,7 @@ def test_encodings(data):
         "<html>" + "<" * 200_000,
         "<html>" + "<script>" * 50_000,
         "<html>" + "<!--" * 50_000,
+        "src/*\n# of the sources\n" * 20_000,
     ],
 )
 def test_no_page_takes_longer_than_its_length(text):
