@@ -80,9 +80,7 @@ def test_ways_to_write_a_line(tmp_path: Path, line: str, reason: str) -> None:
     assert reasons(OptOut(lists=str(path)), frame) == [reason, None]
 
 
-@pytest.mark.parametrize(
-    "line", ["sha256:abc", "domain:a.org/page", "domain:", "host:a.org", "a/b", "word"]
-)
+@pytest.mark.parametrize("line", ["sha256:abc", "domain:a.org/page", "domain:", "host:a.org", "a/b", "word"])
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"domain:a.org\n{line}\n")
