@@ -48,8 +48,8 @@ class LabelledRows:
         paths: The files.
         text: Column of the text.
         label: Column of the label.
-        rename: New names of labels, e.g. `{0: toxic, 1: toxic, 2: civil}`; rows of other labels are left out.
-            null keeps all labels as they are.
+        rename: New names of labels, e.g. `{0: toxic, 1: toxic, 2: civil}`; rows of other labels, or without
+            one, are left out. null keeps all labels as they are, and every row needs one.
         training_only: Learned from, never measured on.
     """
 
@@ -68,11 +68,15 @@ class LabelledRows:
     def read(self) -> Iterator[Example]:
         """Rows with a text that is not blank."""
         for place, row in _rows(self.paths):
-            label = str(_field(row, self.label, "label", place))
+            found = _field(row, self.label, "label", place)
+            label = str(found)
             if self.rename:
                 if label not in self.rename:
                     continue
                 label = self.rename[label]
+            elif found is None:
+                mend = f"no label at {place.path}:{place.line}; rename leaves out rows of other labels"
+                raise ConfigError("label", self.label, mend)
             if text := _text(row, self.text, place):
                 yield Example(text, label)
 
@@ -130,14 +134,22 @@ def _rows(paths: Sequence[str]) -> Iterator[tuple[Place, Mapping[str, Any]]]:
         if kind in (".jsonl", ".ndjson"):
             yield from read_jsonl([path], key="paths")
         elif kind in (".csv", ".tsv"):
-            lines = csv.DictReader(
-                io.StringIO(read_text(path, key="paths")), delimiter="\t" if kind == ".tsv" else ","
-            )
-            yield from ((Place("paths", path, lines.line_num), row) for row in lines)
+            yield from _csv(path, "\t" if kind == ".tsv" else ",")
         elif kind == ".parquet":
             yield from _parquet(path)
         else:
             raise ConfigError("paths", path, f"has no columns; give {', '.join(ROWS)}")
+
+
+def _csv(path: str, delimiter: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+    text = read_text(path, key="paths")
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a text may be a book
+    lines = csv.DictReader(io.StringIO(text), delimiter=delimiter)
+    try:
+        for row in lines:
+            yield Place("paths", path, lines.line_num), row
+    except csv.Error as error:
+        raise Place("paths", path, lines.line_num).wrong(f"broken ({error})") from error
 
 
 def _parquet(path: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:

@@ -39,12 +39,12 @@ class Normalisation:
         if self.messages:
             unescaped = [html.unescape(text) if "&" in text else text for text in texts]
             texts = pl.Series(unescaped, dtype=pl.String).str.replace_all(_MESSAGE_MARKS, " ")
-        # a word `</s>` ends what fastText reads, and `__label__...` is a label to it
+        if self.lower:
+            texts = texts.str.to_lowercase()
+        # a word `</s>` ends what fastText reads, and `__label__...` is a label to it, in small letters only
         texts = texts.str.replace_all("</s>", " ", literal=True).str.replace_all(
             LABEL_PREFIX, " ", literal=True
         )
-        if self.lower:
-            texts = texts.str.to_lowercase()
         texts = texts.str.replace_all("\u2019", "'", literal=True)
         if self.split_punctuation:
             texts = texts.str.replace_all(r"([^\p{L}\p{M}\p{N}\s'])", " $1 ")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import polars as pl
+
+from llm.types import ConfigError
 
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType
@@ -124,6 +127,15 @@ class Masking(Protocol):
         ...
 
 
+@contextmanager
+def inside(key: str) -> Iterator[None]:
+    """The mistakes of a part, under its place in the config of the whole."""
+    try:
+        yield
+    except ConfigError as mistake:
+        raise ConfigError(f"{key}.{mistake.key}", mistake.value, mistake.mend) from mistake
+
+
 def with_attributes(step: Tagger, documents: pl.LazyFrame) -> pl.LazyFrame:
     """The documents with the step's attributes; what the runner has added already is not measured again."""
     present = set(documents.collect_schema().names())
@@ -160,12 +172,14 @@ class Corpus:
 
     shards: parquet files of documents, the very rows that `apply` will see. surveys: the notes on each, in
     the same order. scratch: an empty folder for temporary files. advance: tells how many shards are done.
+    say: takes a line for people.
     """
 
     shards: Sequence[Path]
     surveys: Sequence[Path]
     scratch: Path
     advance: Callable[[int], object] = lambda _: None
+    say: Callable[[str], object] = lambda _: None
 
     def scan(self) -> pl.LazyFrame:
         """All notes with the number of their `shard` (UInt32) in front."""

@@ -46,7 +46,7 @@ class C4Quality:
 
     Args:
         min_words_per_line: 5.
-        min_sentences: 3.
+        min_sentences: 3; with 0 something must stay.
         max_word_length: 1,000 characters.
         remove_citations: Takes `[1]`, `[edit]` and `[citation needed]` out of lines.
         terminal_punctuation: False keeps lines whatever they end in.
@@ -83,7 +83,8 @@ class C4Quality:
         judged = frame.select(elsewhere(self.except_domains)).to_series()
         found = self._judge_lines(frame["text"])
         sentences = _sentences(found, self.min_sentences)
-        few = sentences < self.min_sentences
+        text = found["left"].list.join("\n").str.strip_chars()
+        few = (sentences < self.min_sentences) | (text == "")
         changed = pl.col("_text") != pl.col("text")
         reason = (
             pl.when(~judged)
@@ -106,7 +107,7 @@ class C4Quality:
         )
         return (
             frame.lazy()
-            .with_columns(found["left"].list.join("\n").str.strip_chars().alias("_text"), keep.alias("keep"))
+            .with_columns(text.alias("_text"), keep.alias("keep"))
             .with_columns(reason.alias("reason"))
             .with_columns(
                 pl.when(judged & pl.col("keep")).then("_text").otherwise("text").alias("text"),

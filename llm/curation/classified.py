@@ -9,6 +9,7 @@ import polars as pl
 
 from llm.classifiers.text_classifier import TextClassifier
 from llm.curation.base import with_attributes
+from llm.files import digest
 from llm.types import ConfigError
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Classified:
         return [self.attribute, self.classifier.fingerprint()]
 
     def fingerprint(self) -> str:
-        """The classifier's digest, part of a stage's key."""
-        return self.classifier.fingerprint()
+        """A digest of the classifier and the threshold that counts, part of a stage's key."""
+        return digest([self.classifier.fingerprint(), self.threshold])
 
     def judged(self, documents: pl.LazyFrame, unwanted: pl.Expr, reason: str) -> pl.LazyFrame:
         """The documents with their scores and verdicts; what has no score is not judged."""

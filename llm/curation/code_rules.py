@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
@@ -43,10 +44,14 @@ _ENCODED = (
     r"|(?:(?:0x|\\x)?[0-9a-fA-F]{2}(?:,\s*|\s+)?){16,}"
     r"|(?:\\u[0-9a-fA-F]{4}){8,}"
 )
-_COMMENT = r'(?s:/\*.*?\*/)|(?m:^[ \t]*(?:#|//|--|;).*$)|(?s:""".*?""")'
+# Taken out one after the other: a single pattern would look for the end of every open `/*`, line for line.
+_COMMENTS = (r"(?m)^[ \t]*(?:#|//|--|;).*$", r"(?s)/\*.*?\*/", r'(?s)""".*?"""')
 
-_HTML = re.compile(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
-_HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_HTML = re.compile(r"\s*(?:<!--(?:(?!-->).)*-->\s*)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+# What does not end hides the rest, as in a browser; sought again from each `<`, it would cost the square.
+_HIDDEN = re.compile(
+    r"<(script|style)\b.*?(?:</\1\s*>|\Z)|<!--.*?(?:-->|\Z)|<[^>]*(?:>|\Z)", re.IGNORECASE | re.DOTALL
+)
 
 
 class CodeRules:
@@ -135,7 +140,7 @@ class CodeRules:
 
     def tag_key(self) -> object:
         """No bound has a part in what is measured."""
-        return ["code_rules", 1]
+        return ["code_rules", 2]
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """Every measure of every text."""
@@ -199,5 +204,5 @@ def _patterns(text: pl.Expr) -> list[pl.Expr]:
         share(no_letters.str.replace_all(r"\p{N}+", "")).alias("_alphanumeric"),
         pl.when(whole > 0).then(runs.list.sum() / whole).otherwise(0.0).alias("_encoded"),
         runs.list.max().fill_null(0).alias("_encoded_run"),
-        share(text.str.replace_all(_COMMENT, "")).alias("_comments"),
+        share(reduce(lambda rest, one: rest.str.replace_all(one, ""), _COMMENTS, text)).alias("_comments"),
     ]

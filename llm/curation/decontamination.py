@@ -28,7 +28,7 @@ REVIEW_SCHEMA = {
 }
 """Columns of the review tables: the document, what it holds, how that was found, the words of both."""
 
-_VERSION = 1  # of what `tag` measures
+_VERSION = 2  # of what `tag` measures
 
 
 class Decontamination:
@@ -121,6 +121,10 @@ class Decontamination:
         """Digests of the benchmarks' files, and what is counted in them."""
         return [_VERSION, self.ngram, self.min_words, self._digests]
 
+    def fingerprint(self) -> str:
+        """A digest of the benchmarks' files, part of a stage's key."""
+        return files.digest(self._read_digests())
+
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
         """In mode `tag` every document stays, those with evidence get the column `contamination`."""
         frame = with_attributes(self, documents).collect()
@@ -171,6 +175,10 @@ class Decontamination:
 
     @cached_property
     def _digests(self) -> dict[str, Any]:
+        """Taken once, and the workers get it."""
+        return self._read_digests()
+
+    def _read_digests(self) -> dict[str, Any]:
         found = {}
         for name, settings in self.benchmarks.items():
             paths = benchmark_files(name, settings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llm.curation.mixture import Group, Mixture, scaled, shares_of
+from llm.curation.mixture import Group, Mixture, capped, shares_of
 from llm.inputs import digest, read_weights
 from llm.types import ConfigError
 
@@ -17,6 +17,9 @@ class LearnedMixture(Mixture):
 
     DoReMi's weights are shares of the tokens that a model is trained on. Where the file also says how many
     bytes a token of each domain stands for, they are turned into shares of the bytes, which mixtures count.
+
+    The total stays that of the corpus: what a domain cannot fill with `max_repeats` passes goes to the
+    others, in proportion. With `max_repeats` 1 the shares are kept, and the scarcest domain limits the total.
 
     Args:
         path: The weights file, as ``RUN_DIR/weights.json``.
@@ -49,7 +52,7 @@ class LearnedMixture(Mixture):
         return digest([self.path], key="path")
 
     def targets(self, n_bytes: Mapping[Group, int]) -> dict[Group, float]:
-        """The file's shares of the largest total there is.
+        """The file's shares of the corpus's bytes, scarce groups capped.
 
         Raises:
             ConfigError: the file is missing, or its domains are not those of the corpus. Key `path`.
@@ -62,4 +65,4 @@ class LearnedMixture(Mixture):
         except ConfigError as mistake:
             name = mistake.key.removeprefix("path").lstrip(".")
             raise ConfigError("path", self.path, f"{name} {mistake.mend}".strip()) from None
-        return scaled(shares, n_bytes, self.max_repeats)
+        return capped(shares, n_bytes, self.max_repeats)

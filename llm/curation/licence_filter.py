@@ -29,7 +29,8 @@ class LicenceFilter:
 
     A licence is an SPDX expression (SPDX 2.3, annex D): of `A OR B` one must be allowed, of `A AND B` both,
     and `A WITH exception` counts as A. Case does not count, and common other spellings are understood:
-    "Apache License 2.0", "CC BY 4.0", `https://creativecommons.org/licenses/by/4.0/`, "GPLv3".
+    "Apache License 2.0", "CC BY 4.0", `https://creativecommons.org/licenses/by/4.0/`, "GPLv3", and `A/B`, as
+    Cargo once wrote `A OR B`. "GPL-3.0" is GPL-3.0-only, and what is GPL-3.0-or-later may be taken as either.
 
     Args:
         allowed: SPDX identifiers, patterns (`CC-BY-*`, which allows CC-BY-NC-4.0 too) or the presets
@@ -83,7 +84,7 @@ class LicenceFilter:
         tokens = re.findall(r"\(|\)|[^\s()]+", spdx(licence))
         try:
             verdict, rest = self._either(tokens)
-        except IndexError:  # ends in the middle
+        except (IndexError, RecursionError):  # ends in the middle, or brackets without end
             return False
         return verdict and not rest
 
@@ -105,10 +106,10 @@ class LicenceFilter:
         if tokens[0] == "(":
             verdict, rest = self._either(tokens[1:])
             return verdict and rest[0] == ")", rest[1:]
-        name, rest = tokens[0].removesuffix("+"), tokens[1:]
+        names, rest = _names(tokens[0]), tokens[1:]
         if rest and rest[0] == "with":
             rest = rest[2:]
-        return _matches(name, self.allowed) and not _matches(name, self.denied), rest
+        return _matches(names, self.allowed) and not _matches(names, self.denied), rest
 
 
 def _patterns(names: Sequence[str]) -> tuple[str, ...]:
@@ -116,8 +117,15 @@ def _patterns(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.lower() for one in found))
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _names(name: str) -> list[str]:
+    """All by which a list may name a licence: SPDX has renamed GPL-3.0 and GPL-3.0+."""
+    later = name.endswith(("+", "-or-later"))
+    bare = name.removesuffix("+").removesuffix("-or-later").removesuffix("-only")
+    return [bare, f"{bare}-only", *([f"{bare}-or-later", f"{bare}+"] if later else [])]
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
 _CC = r"(by(?:[ -](?:nc|nd|sa))*)"
@@ -133,8 +141,13 @@ _SPELLINGS = (
     ),
     (r"\bcc0(?: |-)?(?:v?1\.0)?(?: universal)?", "cc0-1.0"),
     (r"\bapache(?: software)?(?: licen[cs]e)?,?[ -]?(?:version )?v?2(?:\.0)?(?: licen[cs]e)?", "apache-2.0"),
-    (r"\b(?:new |modified )?bsd (?:licen[cs]e|3[ -]clause)|\b3[ -]clause bsd", "bsd-3-clause"),
-    (r"\b2[ -]clause bsd|\bbsd 2[ -]clause|\bsimplified bsd", "bsd-2-clause"),
+    (r"\b2[ -]clause bsd|\bbsd[ -]2[ -]clause(?: \"?simplified\"?)?|\bsimplified bsd", "bsd-2-clause"),
+    (
+        r"\b(?:new |modified )?bsd(?: licen[cs]e|[ -]3[ -]clause(?: \"?new\"? or \"?revised\"?)?)"
+        r"|\b3[ -]clause bsd",
+        "bsd-3-clause",
+    ),
+    (r"\bboost software licen[cs]e,?(?: version)?[ -]v?1\.0", "bsl-1.0"),
     (r"\b(a|l)?gpl[ -]?v?(\d)(?:\.(\d))?(\+|-only|-or-later)?", None),
 )
 
@@ -144,7 +157,10 @@ def spdx(licence: str) -> str:
     found = re.sub(r"\s+", " ", licence.strip().lower())
     for pattern, replacement in _SPELLINGS:
         found = re.sub(pattern, replacement if replacement is not None else _gnu, found)
-    return re.sub(r"cc-by[ a-z-]*", lambda match: match[0].replace(" ", "-"), found)
+    found = re.sub(r"cc-by[ a-z-]*", lambda match: match[0].replace(" ", "-"), found)
+    found = re.sub(r"^the | licen[cs]e(?= \(| or | and | with |\)|/|$)", "", found)
+    found = re.sub(r"(?<!\S)([\w.-]+) \(\1\)", r"\1", found)  # MIT (MIT)
+    return found if "://" in found else re.sub(r" ?/ ?", " or ", found)
 
 
 def _gnu(match: re.Match[str]) -> str:

@@ -7,7 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 NAMES = re.compile(r"(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
-HEADER = re.compile(r"SPDX-License-Identifier:\s*([\w.+() -]+?)\s*(?:\*/|-->|[\"'#;]|$)", re.MULTILINE)
+# of spaces in a row no two parts of the pattern may take some, or a long row is tried in every division
+HEADER = re.compile(
+    r"SPDX-License-Identifier:\s*+([\w.+()-](?:[\w.+() -]*[\w.+()-])?)[^\S\n]*+(?:\*/|-->|[\"'#;]|$)",
+    re.MULTILINE,
+)
 READ_BYTES = 1 << 16
 
 PHRASES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Annotated
 
 import polars as pl
@@ -48,6 +49,19 @@ class Mixture(ABC):
             ConfigError: the groups are not those the scheme is told of.
         """
 
+    def note(self, n_bytes: Mapping[Group, int], targets: Mapping[Group, float]) -> str | None:
+        """A line for people when a scarce group costs more than half of the wanted ones."""
+        wanted = {group: n_bytes[group] for group, target in targets.items() if target > 0}
+        if not wanted:
+            return None
+        scarcest = max(wanted, key=lambda group: targets[group] / wanted[group])
+        if (kept := sum(targets.values()) / sum(wanted.values())) >= 0.5:
+            return None
+        return (
+            f"mixture: {kept:.2g} of the bytes stay, as many as {label(scarcest)} allows with max_repeats="
+            f"{self.max_repeats}: a smaller share for it, or more repeats, keeps more"
+        )
+
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
         """Judges documents in memory; see `apply`."""
         return judge(self, documents.collect()).lazy()
@@ -80,6 +94,8 @@ class Mixture(ABC):
         sizes = notes.group_by(columns).agg(pl.col("n_bytes").cast(pl.Int64).sum()).sort(columns).collect()
         n_bytes = {tuple(group): max(1, size) for *group, size in sizes.iter_rows()}
         targets = self.targets(n_bytes)
+        if note := self.note(n_bytes, targets):
+            corpus.say(note)
         numbers = sizes.select(columns).with_row_index("group")
         places = (
             notes.join(numbers.lazy(), on=columns)
@@ -95,11 +111,12 @@ class Mixture(ABC):
     def _copies(self, members: pl.DataFrame, target: float, n_bytes: int) -> pl.DataFrame:
         """Decisions on one group that has `n_bytes` and is to have `target`."""
         members = members.sort("order", "shard", "row")
-        # whole passes over the group, and one more for the first documents of its order
-        passes = target / n_bytes // 1
+        # Whole passes over the group, and one more for the first documents of its order. The target of a
+        # group that is to stay whole may be less than its size by a rounding.
+        passes = (target / n_bytes + 1e-12) // 1
         rest = target - passes * n_bytes
         until = members["n_bytes"].cast(pl.Int64).cum_sum()
-        n_more = int((until <= rest + 1e-6).sum())
+        n_more = int((until <= rest + 1e-6 + 1e-12 * target).sum())
         often, seldom = (min(int(passes) + more, self.max_repeats) for more in (1, 0))
         parts = [(members.head(n_more), often), (members.tail(members.height - n_more), seldom)]
         changed = [
@@ -145,9 +162,10 @@ _DECISIONS = {"shard": pl.UInt32, "row": pl.UInt32, "copies": pl.UInt32, "score"
 class DomainMixture(Mixture):
     """Fixed weights: groups get the wanted shares of the bytes.
 
-    Without repetition the total is the largest the scarcest group allows. With it the total stays that of
-    the input and scarce groups are repeated, up to a limit: Muennighoff et al. 2023, "Scaling
-    Data-Constrained Language Models", section 5, find up to four epochs nearly as good as new data.
+    The shares are kept exactly. Without repetition the total is the largest the scarcest group allows; with
+    it scarce groups are repeated, and the total is that of the input or what `max_repeats` allows, if that is
+    less. Muennighoff et al. 2023, "Scaling Data-Constrained Language Models", section 5, find up to four
+    epochs nearly as good as new data. A note names the group that costs more than half.
 
     Args:
         weights: Group to weight; only their proportions matter. 0 removes a group. With several columns
@@ -168,7 +186,13 @@ class DomainMixture(Mixture):
     ) -> None:
         self.check_arguments(weights, by)
         super().__init__(by, max_repeats, seed)
-        self.weights = dict(weights)
+        # a year is a number in a config
+        self.weights = {
+            str(name): {str(own): one for own, one in weight.items()}
+            if isinstance(weight, Mapping)
+            else weight
+            for name, weight in weights.items()
+        }
 
     @staticmethod
     def check_arguments(weights: Mapping[str, object], by: str | list[str] = "domain") -> None:
@@ -235,6 +259,26 @@ def scaled(
     limits = [max_repeats * n_bytes[group] / share for group, share in shares.items() if share > 0]
     total = min([*limits, sum(n_bytes.values())] if max_repeats > 1 else limits)
     return {group: share * total for group, share in shares.items()}
+
+
+def capped(
+    shares: Mapping[Group, float], n_bytes: Mapping[Group, int], max_repeats: int
+) -> dict[Group, float]:
+    """Bytes by group: the corpus's size by these shares, but no group more than `max_repeats` passes over it.
+
+    What scarce groups cannot fill goes to the others, in proportion to their shares. Without repetition that
+    would be the corpus as it is, so then the shares are kept and the total is smaller, as `scaled` has it.
+    """
+    if max_repeats == 1:
+        return scaled(shares, n_bytes, max_repeats)
+    wanted = [group for group, share in shares.items() if share > 0]
+    wanted.sort(key=lambda group: n_bytes[group] / shares[group])  # the scarcest first
+    open_shares = list(accumulate(shares[group] for group in reversed(wanted)))[::-1]
+    found, left = dict.fromkeys(shares, 0.0), float(sum(n_bytes.values()))
+    for group, whole in zip(wanted, open_shares, strict=True):
+        found[group] = min(left * shares[group] / whole, max_repeats * n_bytes[group])
+        left -= found[group]
+    return found
 
 
 def shares_of(weights: Mapping[str, float], groups: Sequence[Group], key: str) -> dict[Group, float]:

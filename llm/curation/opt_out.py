@@ -12,7 +12,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import polars as pl
 
-from llm.inputs import read_jsonl, read_text
+from llm import files
+from llm.inputs import digest, read_jsonl, read_text
 from llm.types import ConfigError
 
 AGENTS = ("GPTBot", "CCBot", "Google-Extended", "ClaudeBot", "anthropic-ai", "Bytespider")
@@ -32,8 +33,8 @@ class OptOut:
         agents: A document goes if any of these crawlers is forbidden to fetch it; those that a file does not
             name follow its group `*`.
         lists: A file of lines `id:NAME`, `url:ADDRESS`, `domain:example.org` (with its subdomains) or
-            `sha256:HEX` (of the text in UTF-8); without such a word in front, an address or a domain. `#`
-            begins a comment.
+            `sha256:HEX` (of the text in UTF-8); without such a word in front, a domain or an address, its
+            scheme written or not. `#` begins a comment.
         header_column: Column of a page's X-Robots-Tag, if the source has one: `noai` opts out.
     """
 
@@ -47,8 +48,23 @@ class OptOut:
         self.robots, self.agents, self.lists = robots, tuple(agents), lists
         self.header_column = header_column
 
+    def fingerprint(self) -> str:
+        """A digest of the list and of the saved robots.txt, which hosts' they are included."""
+        lists = [digest([self.lists], key="lists")] if self.lists else []
+        place = Path(self.robots or "").expanduser()
+        if self.robots and place.is_dir():
+            found = [
+                [str(file.relative_to(place)), files.sha256_file(file)]
+                for file in sorted(place.rglob("*.txt"))
+            ]
+        else:
+            found = [[digest([self.robots], key="robots")]] if self.robots else []
+        return files.digest([lists, found])
+
     def prepare(self, say: Callable[[str], object]) -> None:
         """Reads the files once, so that a mistake in them shows before the corpus is read."""
+        _read_lists.cache_clear()  # an earlier run in this process may have read what they were then
+        _read_robots.cache_clear()
         n_listed = sum(map(len, _read_lists(self.lists))) if self.lists else 0
         n_hosts = len(_read_robots(self.robots)) if self.robots else 0
         say(f"opt_out: {n_listed:,} listed, robots.txt of {n_hosts:,} hosts")
@@ -164,18 +180,39 @@ def _read_lists(path: str) -> Lists:
             found.ids.add(value)
         elif kind == "sha256" and re.fullmatch(r"[0-9a-fA-F]{64}", value):
             found.digests.add(value.lower())
-        elif kind == "domain" and value:
-            found.domains.add(value.lower().strip("."))
-        elif address := normal_url(
-            value if kind == "url" and "//" in value else line.replace("url:", "//", 1)
-        ):
+        elif kind == "domain" and (domain := _domain(value, sure=True)):
+            found.domains.add(domain)
+        elif kind == "url" and (address := _address(value, sure=True)):
             found.urls.add(address)
-        elif re.fullmatch(r"[\w-]+(\.[\w-]+)+", line):
-            found.domains.add(line.lower())
+        elif domain := _domain(line, sure=False):
+            found.domains.add(domain)
+        elif kind != "domain" and (address := _address(line, sure=False)):
+            found.urls.add(address)
         else:
             mend = f"line {number}: {line[:60]!r} is no id:, url:, domain: or sha256:"
             raise ConfigError("lists", path, mend)
     return found
+
+
+_DOMAIN = r"[\w-]+(\.[\w-]+)*"
+
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def _domain(written: str, *, sure: bool) -> str | None:
+    """``*.Example.org/`` as ``example.org``; None for what is more. Unless `sure`, it needs a dot."""
+    scheme = _SCHEME.match(written) if sure else None
+    host = written[scheme.end() if scheme else 0 :].lower().removesuffix("/").removeprefix("*.").strip(".")
+    return host if re.fullmatch(_DOMAIN, host) and (sure or "." in host) else None
+
+
+def _address(written: str, *, sure: bool) -> str | None:
+    """As `normal_url`, the scheme left out or not; what is not `sure` to be one needs it, or a domain."""
+    if _SCHEME.match(written):
+        return normal_url(written)
+    address = "//" + written.removeprefix("//")
+    return normal_url(address) if sure or _domain(host_of(address) or "", sure=False) else None
 
 
 @lru_cache(maxsize=2)

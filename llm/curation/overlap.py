@@ -86,7 +86,8 @@ class _Pointers:
     def settle(self, kept: NDArray[np.bool_], n_texts: int) -> Floats:
         """Keeps only these; returns the weight of what points to each form."""
         self.codes, self.text = self.codes[kept], self.text[kept]
-        weight = 1 + np.log((n_texts + 1) / self.n_sharing[kept])
+        # Rounded, so that sums of them are exact and do not depend on what else was summed before.
+        weight = np.round((1 + np.log((n_texts + 1) / self.n_sharing[kept])) * 2.0**16) / 2.0**16
         codes, self.first, self.count = np.unique(self.codes, return_index=True, return_counts=True)
         self.weight, self.lookup = weight, Lookup(codes)
         which, at = self.lookup.find(self.gram)
@@ -232,7 +233,7 @@ class OverlapIndex:
             items
         ]
         strong = np.flatnonzero(strength >= _LEAST_STRENGTH)
-        block = places[strong] // window[strong]
+        block = (places[strong] - documents.starts[document[strong]]) // window[strong]
         order = np.lexsort((-strength[strong], block, document[strong], items[strong]))
         best = strong[order]
         same = np.zeros(len(best), bool)

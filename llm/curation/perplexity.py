@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import with_attributes
+from llm.curation.base import inside, with_attributes
 from llm.types import ConfigError, TextScorer
 
 if TYPE_CHECKING:
@@ -82,10 +82,11 @@ class Perplexity:
         """Looks for the model.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none. Key: the scorer's under `scorer`.
         """
-        self.scorer.prepare()
-        say(f"perplexity: a model with the digest {self.scorer.fingerprint()[:12]}")
+        with inside("scorer"):
+            self.scorer.prepare()
+        say(f"perplexity: a model with the digest {self.fingerprint()[:12]}")
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """Perplexity and bits per byte; rounded, for the last bits depend on the number of threads."""
@@ -102,11 +103,12 @@ class Perplexity:
 
     def tag_key(self) -> object:
         """The model's digest."""
-        return self.scorer.fingerprint()
+        return self.fingerprint()
 
     def fingerprint(self) -> str:
         """The model's digest, part of a stage's key."""
-        return self.scorer.fingerprint()
+        with inside("scorer"):
+            return self.scorer.fingerprint()
 
     def annotate(self, documents: pl.LazyFrame) -> pl.LazyFrame:
         """`score` is the perplexity."""

@@ -18,7 +18,10 @@ from llm.types import ConfigError
 
 PiiKind = Literal["email", "phone", "ip", "credit_card", "iban", "us_ssn", "secret"]
 
-_VERSION = 1  # of what `tag` measures
+_VERSION = 2  # of what `tag` measures
+
+_CUT = r"(?:\S*\p{Nd}\S*\s+)*\S*$"  # at an excerpt's end
+_CUT_KEY = r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY.*"
 
 
 class Pii:
@@ -138,12 +141,17 @@ class Pii:
         )
 
     def mask(self, texts: pl.Series) -> pl.Series:
-        """Excerpts for the ledger without what is looked for; a last word that may be cut in two goes."""
-        whole = texts.str.replace(r"\S+$", "")
+        """Excerpts for the ledger without what is looked for.
+
+        What the end of an excerpt may have cut in two, so that no pattern knows it, goes as well: the last
+        word, numbers ahead of it, and a private key from its first line on.
+        """
+        whole = texts.str.replace(_CUT, "")
         tagged = self.tag(whole)["_pii"]
         found = [[Found(*place) for place in json.loads(places)] if places else [] for places in tagged]
         masked = [self._redact(text, one) for text, one in zip(whole, found, strict=True)]
-        return pl.Series(texts.name, masked, pl.String)
+        excerpts = pl.Series(texts.name, masked, pl.String)
+        return excerpts.str.replace(_CUT_KEY, "<SECRET>") if "secret" in self.kinds else excerpts
 
     def _find(self, text: str, kinds: Sequence[str]) -> list[Found]:
         found = find(text, kinds)

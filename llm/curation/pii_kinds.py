@@ -3,6 +3,9 @@
 A kind has a pattern and, since a pattern alone takes order numbers for credit cards, a check of what it
 found: checksums, ranges that were never given out, words around it. Patterns know ASCII's digits only;
 `folded` writes those of other scripts in ASCII, one for one, so that places stay the same.
+
+No pattern may take longer than in proportion to the text, whatever the text: a repeat within a repeat is
+possessive, or what may follow it cannot be in it.
 """
 
 from __future__ import annotations
@@ -13,17 +16,29 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
+Span = tuple[int, int]
+
 
 class Kind(NamedTuple):
-    """One kind. hint: a pattern for polars (no lookaround) that every folded text with a match contains."""
+    """One kind.
+
+    hint: a pattern for polars (no lookaround) that every folded text with a match contains. check: which part
+    of a match in the folded text is meant, None for a look-alike; it gets the text as it is, too.
+    """
 
     hint: str
     pattern: re.Pattern[str]
-    check: Callable[[re.Match[str]], bool]
+    check: Callable[[re.Match[str], str], Span | None]
+
+
+def _whole(is_one: Callable[[re.Match[str]], bool]) -> Callable[[re.Match[str], str], Span | None]:
+    """The check of a kind that is the whole match or nothing."""
+    return lambda match, _: match.span() if is_one(match) else None
 
 
 @cache
@@ -39,10 +54,6 @@ def _table() -> dict[int, str]:
 def folded(text: str) -> str:
     """The text with digits of every script, and full-width letters, in ASCII; of the same length."""
     return text if text.isascii() else text.translate(_table())
-
-
-def _always(_: re.Match[str]) -> bool:
-    return True
 
 
 # ----------------------------------------------------------------------------- checks of digits
@@ -118,15 +129,26 @@ _THREE = "21 22 23 24 25 26 29 35 37 38 42 50 59 67 68 69 80 85 87 88 96 97 99"
 _CODES = frozenset(f"{_ONE} {_TWO} {_THREE}".split())
 
 
-def _phone(match: re.Match[str]) -> bool:
-    digits = re.sub(r"\D", "", match[0])
-    if not match[0].startswith(("+", "00")):
-        return _north_american(digits[-10:])
-    if match[0].startswith("00"):
+def _phone(match: re.Match[str], _: str) -> Span | None:
+    """Without numbers behind it that are not part of it: a date, or `3 times`."""
+    found = match[0]
+    tried = [found, *(found[: space.start()] for space in re.finditer(r"[ \u00a0]+", found))]
+    tried[1:] = tried[:0:-1]  # the longest first, but without a last digit that stands alone
+    if re.search(r"[ \u00a0]\d$", found):
+        tried[:2] = tried[1::-1]
+    end = next((len(one) for one in tried if _is_phone(one)), None)
+    return None if end is None else (match.start(), match.start() + end)
+
+
+def _is_phone(text: str) -> bool:
+    digits = re.sub(r"\D", "", text)
+    if not text.startswith(("+", "00")):
+        return len(digits) >= 10 and _north_american(digits[-10:])
+    if text.startswith("00"):
         digits = digits[2:]
     if digits.startswith("1"):
         return len(digits) == 11 and _north_american(digits[1:])
-    if re.fullmatch(r"\+\d+[.]\d+", match[0]):  # a number with a sign
+    if re.fullmatch(r"\+\d+[.]\d+", text):  # a number with a sign
         return False
     known = digits[0] in _CODES or digits[:2] in _CODES
     return known and digits[:3] != "999" and 8 <= len(digits) <= 15
@@ -164,12 +186,19 @@ def _ip(match: re.Match[str]) -> bool:
 # ----------------------------------------------------------------------------- mail, secrets
 
 _FILES = ("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "html", "py", "invalid")
+_DOMAINS = re.compile(
+    r"com|org|net|edu|gov|mil|info|biz|io|ac|au|be|br|ca|ch|cn|cz|de|dk|es|eu|fi|fr|gr|hu|ie|il|in|it|jp|kr|mx"
+    r"|nl|nz|pl|pt|ro|ru|se|sg|tr|tw|ua|uk|us|za"
+)
 
 
-def _email(match: re.Match[str]) -> bool:
-    last, after = match[0].rpartition(".")[2].lower(), match.string[match.end() : match.end() + 1]
-    code = after == "(" or (match[0].startswith("git@") and after == ":")  # a @ b.mean(), git@host:path
-    return last not in _FILES and not code and ".." not in match[0] and len(match[0]) <= 254
+def _email(match: re.Match[str], text: str) -> Span | None:
+    name, last, after = match[0].partition("@")[0], match[0].rpartition(".")[2].lower(), match.end()
+    # a@b.mean(), git@host:path; a full-width bracket is prose
+    call = text[after : after + 1] == "(" and "." not in name and not _DOMAINS.fullmatch(last)
+    code = call or (name == "git" and text[after : after + 1] == ":")
+    good = last not in _FILES and not code and ".." not in match[0] and len(match[0]) <= 254
+    return match.span() if good else None
 
 
 def _secret(match: re.Match[str]) -> bool:
@@ -178,12 +207,12 @@ def _secret(match: re.Match[str]) -> bool:
     header = match[0].partition(".")[0]
     try:
         return "alg" in json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 _SECRETS = (
-    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\s\S]{0,20000}?"
+    r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[^-]|-(?!----(?:BEGIN|END) )){0,20000}+"
     r"-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
     r"(?<![A-Za-z0-9])(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Za-z0-9])",  # AWS, the key's id
     r"(?i:(?<=secret_access_key)|(?<=secretaccesskey)|(?<=aws_secret_key))[\"' ]{0,3}[:=][\"' ]{0,3}"
@@ -195,7 +224,8 @@ _SECRETS = (
     r"https://hooks\.slack\.com/services/T[A-Za-z0-9_]+/B[A-Za-z0-9_]+/[A-Za-z0-9_]+",
     r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])",  # Google
     r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{16,}",  # Stripe
-    r"(?<![A-Za-z0-9])sk-(?:proj-|svcacct-|ant-)?(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{32,}",  # OpenAI, Anthropic
+    # OpenAI, Anthropic
+    r"(?<![A-Za-z0-9])sk-(?:proj-|svcacct-|ant-)?(?=[A-Za-z_-]{0,99}[0-9])[A-Za-z0-9_-]{32,}",
     r"(?<![A-Za-z0-9])hf_[A-Za-z]{34}(?![A-Za-z0-9])",
     r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{16,}",  # JWT, RFC 7519
 )
@@ -208,7 +238,7 @@ KINDS: dict[str, Kind] = {
         r"PRIVATE KEY|AKIA|ASIA|ABIA|ACCA|(?i:secret_?access_?key|aws_secret_key)|gh[opsur]_|github_pat_"
         r"|glpat-|xox|hooks\.slack|AIza|[rs]k_|sk-|hf_|eyJ",
         re.compile("|".join(_SECRETS)),
-        _secret,
+        _whole(_secret),
     ),
     "email": Kind(
         r"[\p{L}0-9._%+-]@[\p{L}0-9]",
@@ -224,7 +254,7 @@ KINDS: dict[str, Kind] = {
         re.compile(
             r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", re.A
         ),
-        lambda match: iban(match[0]),
+        _whole(lambda match: iban(match[0])),
     ),
     "credit_card": Kind(
         r"[0-9](?:[ -]?[0-9]){12}",
@@ -233,7 +263,7 @@ KINDS: dict[str, Kind] = {
             r"(?![\w=-])(?![.,/]\d)",
             re.A,
         ),
-        _card,
+        _whole(_card),
     ),
     "us_ssn": Kind(
         r"[0-9]{3}-[0-9]{2}-[0-9]{4}|(?i:ssn|social security)",
@@ -243,7 +273,7 @@ KINDS: dict[str, Kind] = {
             r"(?P<plain>\d{3} ?\d{2} ?\d{4})(?!\w)",
             re.A,
         ),
-        lambda match: ssn(*match.groups()[:3]) if match[1] else _plain_ssn(match["plain"]),
+        lambda match, _: _ssn(match),
     ),
     "ip": Kind(
         r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]?:[0-9A-Fa-f]{0,4}:",
@@ -252,12 +282,13 @@ KINDS: dict[str, Kind] = {
             r"|(?<![\w.:])(?=[0-9A-Fa-f:]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:]{6,39}(?![\w.])(?!:)",
             re.A,
         ),
-        _ip,
+        _whole(_ip),
     ),
     "phone": Kind(
         r"(?:\+|00)[ (]{0,2}[0-9](?:[ ().\-/\u00a0]{0,3}[0-9]){6}|[0-9]{3}\)?[ .\-]?[0-9]{3}[ .\-][0-9]{4}",
         re.compile(
-            r"(?<![\w+.,/=-])(?:\+|(?<!\d )00)[1-9]\d{0,3}(?:[ .\-/\u00a0]{0,2}(?:\(\d{1,5}\)|\d{1,15})){1,7}"
+            r"(?<![\w+.,/=-])(?:\+|(?<!\d )00)[1-9]\d{0,3}"
+            r"(?:[ .\-/\u00a0]{0,2}(?:\(\d{1,5}\)|\d{1,15}+)){1,7}"
             r"(?![\w=])(?![.,/-]\d)"
             r"|(?<![\w+.,/=-])(?:1[ .-])?(?:\([2-9]\d{2}\) ?|[2-9]\d{2}([.-])|[2-9]\d{2}( ))"
             r"[2-9]\d{2}(?:\1|\2|[.-])\d{4}(?![\w=-])(?![.,/]\d)",
@@ -269,9 +300,11 @@ KINDS: dict[str, Kind] = {
 """By name, the surer first: of two that overlap the earlier in this order is taken."""
 
 
-def _plain_ssn(text: str) -> bool:
-    digits = text.replace(" ", "")
-    return ssn(digits[:3], digits[3:5], digits[5:])
+def _ssn(match: re.Match[str]) -> Span | None:
+    if match[1]:
+        return match.span() if ssn(match[1], match[2], match[3]) else None
+    digits = match["plain"].replace(" ", "")
+    return match.span("plain") if ssn(digits[:3], digits[3:5], digits[5:]) else None
 
 
 FOREIGN = r"[\p{Nd}&&[^0-9]]|[\uff01-\uff5e]"
@@ -291,11 +324,17 @@ def find(text: str, kinds: Sequence[str]) -> list[Found]:
     plain = folded(text)
     found: list[Found] = []
     for kind in kinds:
-        for match in KINDS[kind].pattern.finditer(plain):
-            if KINDS[kind].check(match):
-                begin, end = match.span("plain") if match.re.groupindex and match["plain"] else match.span()
-                found.append(Found(begin, end, kind))
+        found += [Found(*span, kind) for span in _spans(KINDS[kind], plain, text)]
     return apart(found, tuple(KINDS))
+
+
+def _spans(kind: Kind, plain: str, text: str) -> Iterator[Span]:
+    place = 0
+    while match := kind.pattern.search(plain, place):
+        span = kind.check(match, text)
+        place = span[1] if span else match.end()  # what a check cut off is looked through again
+        if span:
+            yield span
 
 
 def apart(found: list[Found], order: tuple[str, ...]) -> list[Found]:
@@ -303,6 +342,8 @@ def apart(found: list[Found], order: tuple[str, ...]) -> list[Found]:
     rank = {kind: place for place, kind in enumerate(order)}
     kept: list[Found] = []
     for one in sorted(found, key=lambda one: (rank.get(one.kind, len(rank)), one.begin)):
-        if all(one.end <= other.begin or one.begin >= other.end for other in kept):
-            kept.append(one)
-    return sorted(kept)
+        place = bisect(kept, one)
+        neighbours = kept[max(0, place - 1) : place + 1]
+        if all(one.end <= other.begin or one.begin >= other.end for other in neighbours):
+            kept.insert(place, one)
+    return kept

@@ -12,7 +12,15 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import CorpusStep, DocumentedObject, ObjectSource, Source, Step, StreamedSource
+from llm.curation.base import (
+    CorpusStep,
+    DocumentedObject,
+    ObjectSource,
+    Source,
+    Step,
+    StreamedSource,
+    inside,
+)
 from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
 from llm.curation.engines import Engine, Polars
@@ -84,13 +92,18 @@ class Curation:
         return [one for source in self.object_sources.values() for one in source.objects()]
 
     def fingerprint(self) -> str:
-        """A digest of what all sources would read, and of the files that steps and the mixture read."""
-        marks = [(name, source.fingerprint()) for name, source in self.sources.items()]
-        parts: dict[str, Any] = {**self.steps, "mixture": self.mixture}
-        for name, one in parts.items():
-            if hasattr(one, "fingerprint"):
-                with blamed(name):
-                    marks.append((name, one.fingerprint()))
+        """A digest of what all sources would read, and of the files that steps and the mixture read.
+
+        Raises:
+            ConfigError: one of those files is not there. Key: its place in this config.
+        """
+        parts: dict[str, Any] = {f"sources.{name}": one for name, one in self.sources.items()}
+        parts |= {f"steps.{name}": one for name, one in self.steps.items()} | {"mixture": self.mixture}
+        marks = []
+        for key, part in parts.items():
+            if hasattr(part, "fingerprint"):
+                with inside(key):
+                    marks.append((key.rpartition(".")[2], part.fingerprint()))
         return digest(marks)
 
     def marks(self) -> dict[str, str]:

@@ -40,7 +40,8 @@ class GopherQuality:
         max_symbol_word_ratio: 0.1, for `#` and for ellipses each.
         max_bullet_lines: 0.9 of lines start with a bullet.
         max_ellipsis_lines: 0.3 of lines end with an ellipsis.
-        min_alphabetic_words: 0.8 of words hold a letter.
+        min_alphabetic_words: 0.8 of words hold a letter, marks of punctuation counted as words, as datatrove
+            does: much dialogue counts as few letters.
         min_stop_words: 2 different ones of the, be, to, of, and, that, have, with.
         max_duplicate_lines: 0.3 of lines repeat an earlier one.
         max_duplicate_line_chars: 0.2 of characters are in such lines.

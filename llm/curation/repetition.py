@@ -90,7 +90,7 @@ class GopherRepetition:
 
     def tag_key(self) -> object:
         """No bound has a part in what is measured."""
-        return ["gopher_repetition", 1]
+        return ["gopher_repetition", 2]
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """Every measure of every text."""
@@ -122,8 +122,9 @@ def _ngram_chars(block: words.Words) -> NDArray[np.float64]:
     lengths = block.ends - block.starts
     before = np.concatenate(([0], np.cumsum(lengths)))
     word = _hashes(block)
-    # the same word in another text is another word
-    gram = _mixed(word ^ _mixed(text_of.astype(np.uint64) + np.uint64(1)))
+    # The same word in another text is another word. Numbers of texts stay clear of those of characters, which
+    # `_hashes` mixes too: else character i in text j would be character j in text i.
+    gram = _mixed(word ^ _mixed(text_of.astype(np.uint64) + np.uint64(1 << 40)))
     places = np.arange(gram.size)
     for n in range(2, DUPLICATE.stop):
         inside = places + n <= block.first[text_of[places] + 1]

@@ -61,6 +61,7 @@ class Runner:
         engine: What works on the shards.
         progress: Shows people how it goes.
         attributes: Where taggers keep what they measure; nowhere when None.
+        say: Takes a line for people.
     """
 
     def __init__(
@@ -70,9 +71,10 @@ class Runner:
         engine: Engine,
         progress: Progress,
         attributes: Path | None = None,
+        say: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.folder, self.engine, self.attributes = folder, engine, attributes
-        self._marks, self._progress = marks, progress
+        self._marks, self._progress, self._say = marks, progress, say
         self.resumed = (folder / "00-read").exists()
         self.shards: list[str] = []
         self.n_documents = 0
@@ -197,6 +199,7 @@ class Runner:
                 [before / f"{shard}.survey.parquet" for shard in self.shards],
                 scratch,
                 progress.advance,
+                self._say,
             )
             with blamed(name):
                 decisions = step.decide(corpus)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llm.curation.mixture import Group, Mixture, scaled
+from llm.curation.mixture import Group, Mixture, capped
 from llm.types import ConfigError
 
 
@@ -21,7 +21,9 @@ class TemperatureMixture(Mixture):
         0.3    3.33         XLM-R (Conneau et al. 2020), mT5 (Xue et al. 2021)
         0.2    5            massively multilingual translation (Arivazhagan et al. 2019)
 
-    Here the size of a group is its UTF-8 bytes. Small groups only grow when they may be repeated.
+    Here the size of a group is its UTF-8 bytes. Small groups only grow when they may be repeated, and the
+    total stays that of the corpus: what a group cannot fill with `max_repeats` passes goes to the others, in
+    proportion. With `max_repeats` 1 the shares are kept, and the total is what the scarcest group allows.
 
     Args:
         alpha: The exponent; null when a temperature is given.
@@ -55,9 +57,8 @@ class TemperatureMixture(Mixture):
             raise ConfigError("temperature", temperature, mend)
 
     def targets(self, n_bytes: Mapping[Group, int]) -> dict[Group, float]:
-        """The powers' shares of the largest total there is."""
-        shares = power_shares(n_bytes, self.alpha)
-        return scaled(shares, n_bytes, self.max_repeats)
+        """The powers' shares of the corpus's bytes, scarce groups capped."""
+        return capped(power_shares(n_bytes, self.alpha), n_bytes, self.max_repeats)
 
 
 def power_shares(sizes: Mapping[Group, int], alpha: float) -> dict[Group, float]:

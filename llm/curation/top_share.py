@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import Corpus, Tagger, with_attributes
+from llm.curation.base import Corpus, Tagger, inside, with_attributes
 from llm.files import digest
 from llm.types import ConfigError
 
@@ -58,9 +58,14 @@ class TopShare:
         return self.tagger.attributes
 
     def prepare(self, say: Callable[[str], object]) -> None:
-        """The tagger's own preparation, if it has one."""
+        """The tagger's own preparation, if it has one.
+
+        Raises:
+            ConfigError: as the tagger does. Key: its own under `tagger`.
+        """
         if hasattr(self.tagger, "prepare"):
-            self.tagger.prepare(say)
+            with inside("tagger"):
+                self.tagger.prepare(say)
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """What the tagger says."""
@@ -68,7 +73,8 @@ class TopShare:
 
     def tag_key(self) -> object:
         """The tagger's."""
-        return self.tagger.tag_key()
+        with inside("tagger"):
+            return self.tagger.tag_key()
 
     def fingerprint(self) -> str:
         """A digest of what the tagger rests on."""

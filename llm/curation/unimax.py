@@ -38,6 +38,9 @@ class UniMaxMixture(Mixture):
         """The budget as `unimax` shares it."""
         return unimax(n_bytes, self.budget_bytes or sum(n_bytes.values()), self.max_repeats)
 
+    def note(self, n_bytes: Mapping[Group, int], targets: Mapping[Group, float]) -> None:
+        """Nothing: no group costs the others anything, and the budget is known."""
+
 
 def unimax(sizes: Mapping[Group, int], budget: float, max_epochs: float) -> dict[Group, float]:
     """How much of the budget each group gets; algorithm 1, from the smallest group to the largest.

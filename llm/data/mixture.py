@@ -141,7 +141,8 @@ class MixedData:
         weights: By name, after the last phase; or a file with them, as task=doremi leaves it; None for the
             sizes.
         phases: What comes before, in order. Each has weights for all domains; 0 leaves one out.
-        order: `sorted` reads each domain in its own order instead of a new random one each epoch.
+        order: `sorted` reads each domain in its own order instead of a new random one each epoch; not with
+            `packing=best_fit`, whose sequences have none.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class MixedData:
         phases: Sequence[Mapping[str, Any]] = (),
         order: Order = "shuffled",
     ) -> None:
-        self.check_arguments(paths, weights, phases)
+        self.check_arguments(paths, weights, phases, each, order)
         self.paths, self.each, self.seq_len = dict(paths), each, seq_len
         self.weights, self.order = weights, order
         self.phases = [Phase(**phase) for phase in phases]
@@ -164,12 +165,18 @@ class MixedData:
         paths: Mapping[str, str],
         weights: Mapping[str, float] | str | None = None,
         phases: Sequence[Mapping[str, Any]] = (),
+        each: Callable[..., TrainingData] | Mapping[str, Any] | None = None,
+        order: str = "shuffled",
     ) -> None:
-        """Weights are of the domains there are, and phases end one after the other.
+        """Weights are of the domains there are, phases end one after the other, and sequences have an order.
 
         Raises:
-            ConfigError: they do not. Keys `paths`, `weights`, `phases`.
+            ConfigError: they do not. Keys `paths`, `weights`, `phases`, `order`.
         """
+        settings = each if isinstance(each, Mapping) else getattr(each, "keywords", {})
+        if order == "sorted" and settings.get("packing") == "best_fit":
+            mend = "packing=best_fit puts documents from all over a corpus together; take packing=concatenate"
+            raise ConfigError("order", order, mend)
         if not paths:
             raise ConfigError("paths", "{}", "needs a domain at least: {NAME: directory of task=tokenize}")
         if isinstance(weights, Mapping):

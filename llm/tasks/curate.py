@@ -89,7 +89,8 @@ class _Curating:
         curation = self._curation
         with curation.engine as engine:
             attributes = Path(curation.attributes).expanduser() if curation.attributes else None
-            work = Runner(self._run.directory / WORK, marks, engine, self._run.progress, attributes)
+            folder, progress = self._run.directory / WORK, self._run.progress
+            work = Runner(folder, marks, engine, progress, attributes, self._note)
             if work.resumed:
                 self._run.say("going on with what an earlier start has left")
             first = UniqueIds(list(curation.sources))

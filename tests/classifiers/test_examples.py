@@ -43,6 +43,16 @@ def test_labels_are_renamed_and_others_left_out(files: dict[str, str]):
     assert list(rows.read()) == [("one, two", "toxic")]
 
 
+def test_a_text_may_be_a_book_and_every_row_has_a_label(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,label\n{'word ' * 40_000},high\nshort,low\nlacking\n")
+    with pytest.raises(ConfigError, match=r"no label at .*rows\.csv:4") as caught:
+        list(LabelledRows([str(path)]).read())
+    assert caught.value.key == "label"
+    renamed = list(LabelledRows([str(path)], rename={"high": "good", "low": "bad"}).read())
+    assert [(len(text), label) for text, label in renamed] == [(199_999, "good"), (5, "bad")]
+
+
 def test_paragraphs_of_plain_text(tmp_path: Path):
     path = tmp_path / "book.txt"
     path.write_text("TITLE\n\nThe first\nparagraph here.\n \nThe second paragraph here.\n")

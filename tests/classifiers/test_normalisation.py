@@ -25,7 +25,7 @@ def test_messages_lose_what_marks_them_as_such():
 
 def test_nothing_in_a_text_is_a_command_to_fasttext():
     for split in (True, False):
-        line = written("one </s> two __label__0 three", split_punctuation=split)
+        line = written("one </s> two __label__0 </S> __LABEL__1 three", split_punctuation=split)
         assert "</s>" not in line
         assert "__label__" not in line
         assert "three" in line

@@ -47,6 +47,13 @@ def test_every_policy(policy):
     assert left(f"Note that this page has {policy.title()}.") == ""
 
 
+def test_a_document_of_which_nothing_stays_goes_without_a_least_number_too():
+    found = judged(C4Quality(min_sentences=0), ["menu", "", GOOD[0]])
+    assert found["keep"].to_list() == [False, False, True]
+    assert found["reason"].to_list() == ["too_few_sentences", "too_few_sentences", None]
+    assert found["text"].to_list() == ["menu", "", GOOD[0]]
+
+
 def test_rules_on_documents():
     texts = [
         PAGE,

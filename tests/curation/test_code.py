@@ -144,3 +144,5 @@ def test_licences_of_texts():
         == "Apache-2.0 WITH LLVM-exception"
     )
     assert of_header("x = 1") is None
+    assert of_header("-- SPDX-License-Identifier: MIT  \r\n x = 1") == "MIT"
+    assert of_header("SPDX-License-Identifier:" + " " * 4000 + ",") is None  # and at once

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 
@@ -77,6 +78,22 @@ def test_encodings(data):
     assert (
         measures(CodeRules(), LINE * 20 + "commit 1b4f0e9851971998e732078544c96b36c3d01ced")["encoded"] < 0.05
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- a -->\n" * 2000 + "<svg></svg>",
+        "<html>" + "<" * 200_000,
+        "<html>" + "<script>" * 50_000,
+        "<html>" + "<!--" * 50_000,
+        "src/*\n# of the sources\n" * 20_000,
+    ],
+)
+def test_no_page_takes_longer_than_its_length(text):
+    began = time.process_time()
+    measures(CodeRules(), text)
+    assert time.process_time() - began < 5
 
 
 def test_html_shows_its_text():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from llm.curation.base import judge
 from llm.curation.benchmark_items import read_items
 from llm.curation.decontamination import REVIEW_SCHEMA, Decontamination
 from llm.curation.numbered_words import Lookup, Vocabulary, words
-from llm.curation.overlap import _GAP, OverlapIndex
+from llm.curation.overlap import _GAP, Match, OverlapIndex
 from llm.runs.run import Run
 from llm.types import ConfigError
 from tests.curation.test_steps import PROSE, corpus
@@ -99,10 +100,13 @@ def test_the_threshold_needs_no_new_measurement(quiz) -> None:
     assert judge(strict, tagged)["keep"].to_list() == [True]
     assert judge(lax, tagged)["keep"].to_list() == [False]
     assert Decontamination(quiz, ngram=8).tag_key() != lax.tag_key()
+    before = lax.fingerprint()
+    assert Decontamination(quiz).fingerprint() == before
     Path(quiz["quiz"]["path"]).write_text(
         '{"q": "another question of more than five words", "a": "", "name": 1}\n'
     )
     assert Decontamination(quiz).tag_key() != lax.tag_key()
+    assert lax.fingerprint() != before
 
 
 def test_tags_and_reviews(quiz) -> None:
@@ -251,6 +255,31 @@ def test_lookup(known: list[int], asked: list[int]) -> None:
     for place, code in enumerate([*asked, *known]):
         assert (place in found) == (code in known)
         assert place not in found or codes[found[place]] == code
+
+
+def test_each_document_alone_and_among_others() -> None:
+    rng = random.Random(0)
+    vocabulary = [f"w{number}" for number in range(2000)]
+
+    def some(n: int) -> list[str]:
+        return [rng.choice(vocabulary) for _ in range(n)]
+
+    items = [some(rng.choice([6, 9, 14, 25, 60])) for _ in range(40)]
+    documents = []
+    for _ in range(80):
+        words = some(rng.randrange(30))
+        for item in rng.sample(items, 3) * 2:
+            words += [rng.choice([word, word, word, word, "", rng.choice(vocabulary)]) for word in item]
+            words += some(rng.randrange(6))
+        documents.append(" ".join(words))
+    index = OverlapIndex([[" ".join(item)] for item in items], 13)
+    texts = pl.Series(documents)
+    alone = [next(iter(index.search(texts[number : number + 1]))) for number in range(len(texts))]
+
+    def told(found: list[tuple[Match, str, str]]) -> list[tuple[object, ...]]:
+        return [(match.score, match.verbatim, match.form, words) for match, words, _ in found]
+
+    assert [told(one) for one in index.search(texts)] == [told(one) for one in alone]
 
 
 def test_words() -> None:

@@ -47,6 +47,14 @@ def test_shares(tmp_path: Path, content: object, docs: float) -> None:
     assert step.fingerprint() != before
 
 
+def test_a_scarce_domain_is_capped(tmp_path: Path) -> None:
+    path = tmp_path / "weights.json"
+    path.write_text('{"weights": {"code": 1, "docs": 1, "talk": 2}}')
+    n_bytes = {("code",): 600, ("docs",): 390, ("talk",): 10}
+    found = LearnedMixture(str(path), max_repeats=4).targets(n_bytes)
+    assert found == pytest.approx({("code",): 480, ("docs",): 480, ("talk",): 40})
+
+
 @pytest.mark.parametrize(
     "content",
     [

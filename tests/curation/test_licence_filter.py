@@ -38,6 +38,26 @@ def licensed(*licences: str | None) -> pl.DataFrame:
         ("Public Domain", True),
         ("3-Clause BSD", True),
         ("all rights reserved", False),
+        ("The MIT License (MIT)", True),
+        ("MIT License (GPL)", False),
+        ("BSD 3-Clause License", True),
+        ('BSD 3-Clause "New" or "Revised" License', True),
+        ('BSD 2-Clause "Simplified" License', True),
+        ("Simplified BSD License", True),
+        ("BSD-3-Clause-No-Nuclear-License", False),
+        ("ISC License", True),
+        ("ISC License (ISC)", True),
+        ("The Unlicense", True),
+        ("zlib License", True),
+        ("Boost Software License 1.0", True),
+        ("MIT/Apache-2.0", True),
+        ("MIT License / GPL-3.0 License", True),
+        ("GPL-2.0/LGPL-2.1", False),
+        ("(MIT License) AND GPL-3.0", False),
+        ("modified MIT License", False),
+        ("MIT License with Commons Clause", False),
+        ("https://example.org/MIT", False),
+        ("(" * 5000 + "MIT", False),
     ],
 )
 def test_permissive(licence: str, allowed: bool) -> None:
@@ -58,11 +78,31 @@ def test_permissive(licence: str, allowed: bool) -> None:
         ("LGPL-2.1-or-later", "lgpl-2.1-or-later"),
         ("CC-BY-SA-3.0", "cc-by-sa-3.0"),
         ("BSD-3-Clause", "bsd-3-clause"),
+        ("BSD-3-Clause-Clear", "bsd-3-clause-clear"),
+        ("BSD-2-Clause-Patent", "bsd-2-clause-patent"),
+        ("BSD License", "bsd-3-clause"),
     ],
 )
 def test_spellings(written: str, meant: str) -> None:
     assert spdx(written) == meant
     assert spdx(meant) == meant
+
+
+@pytest.mark.parametrize(
+    ("allowed", "licences"),
+    [
+        ("GPL-3.0", "GPL-3.0 GPL-3.0-only GPL-3.0+ GPL-3.0-or-later GPLv3"),
+        ("GPL-3.0-only", "GPL-3.0 GPL-3.0-only GPL-3.0+ GPL-3.0-or-later GPLv3"),
+        ("GPL-3.0-or-later", "GPL-3.0+ GPL-3.0-or-later GPLv3+"),
+        ("GPL-3.0+", "GPL-3.0+ GPL-3.0-or-later GPLv3+"),
+    ],
+)
+def test_old_and_new_names(allowed: str, licences: str) -> None:
+    step = LicenceFilter([allowed])
+    assert all(map(step.allows, licences.split()))
+    assert not any(map(step.allows, {"GPL-3.0", "GPL-3.0-only", "AGPL-3.0"} - set(licences.split())))
+    refusing = LicenceFilter(["*"], denied=[allowed])
+    assert not any(map(refusing.allows, licences.split()))
 
 
 def test_unknown_denied_and_patterns() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from llm.config import build, compose
 from llm.curation.base import Corpus, CorpusStep, judge, order_key
 from llm.curation.mixture import DomainMixture, Mixture
+from llm.curation.unimax import UniMaxMixture
 from llm.types import ConfigError
 
 
@@ -84,6 +86,48 @@ def test_the_same_documents_whatever_the_shards(tmp_path: Path, size: int, most:
         assert keep == (n > 0)
         assert reason == {0: "down_sampled", 1: None}.get(n, "repeated")
         assert (score is None) == (n == 1)
+
+
+def test_a_group_that_limits_the_total_is_kept_whole() -> None:
+    rng = random.Random(0)
+    for _ in range(300):
+        sizes = {name: rng.randrange(10**11, 10**12) for name in "abcde"}
+        step = DomainMixture({name: rng.random() for name in sizes})
+        targets = step.targets({(name,): size for name, size in sizes.items()})
+        [limiting] = [name for name, size in sizes.items() if targets[(name,)] > size * (1 - 1e-9)]
+        n_bytes = sizes[limiting]
+        # as notes have at most 4 GB of one document, a hundred of them
+        parts = [n_bytes // 300] * 299 + [n_bytes - n_bytes // 300 * 299]
+        members = pl.DataFrame({"shard": 0, "row": range(300), "order": range(300), "n_bytes": parts})
+        assert step._copies(members, targets[(limiting,)], n_bytes).is_empty()
+
+
+def test_a_group_that_costs_more_than_half_is_named(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"id": list("abcdefgh"), "text": ["1234"] * 8, "domain": ["much"] * 7 + ["rare"]})
+    for weights, said in (
+        (
+            {"much": 1, "rare": 1},
+            "mixture: 0.25 of the bytes stay, as many as rare allows with max_repeats=1",
+        ),
+        ({"much": 7, "rare": 1}, None),
+        ({"much": 0, "rare": 1}, None),
+    ):
+        step, lines = DomainMixture(weights), list[str]()
+        frame.write_parquet(tmp_path / "shard")
+        step.survey(frame).write_parquet(tmp_path / "survey")
+        step.decide(Corpus([tmp_path / "shard"], [tmp_path / "survey"], tmp_path, say=lines.append))
+        assert [line.rpartition(":")[0] for line in lines] == ([said] if said else [])
+    budget = UniMaxMixture(budget_bytes=8, by="domain")
+    assert budget.note({("a",): 100, ("b",): 1}, {("a",): 6.0, ("b",): 2.0}) is None
+
+
+def test_a_group_may_be_named_by_a_number() -> None:
+    frame = documents(60).with_columns((pl.int_range(60) % 2 + 2020).alias("year"))
+    judged = judge(DomainMixture({2020: 1, 2021: 0}, by="year"), frame)
+    assert judged["keep"].to_list() == [True, False] * 30
+    nested = {"year": {2020: 1, 2021: 0}, "domain": {"a": 1, "b": 1, "c": 1}}
+    left = judge(DomainMixture(nested, by=["year", "domain"]), frame).filter("keep")
+    assert left["year"].unique().to_list() == [2020]
 
 
 def shares(judged: pl.DataFrame, *columns: str) -> dict[str, float]:

@@ -10,6 +10,8 @@ import pytest
 
 from llm.curation.base import judge
 from llm.curation.opt_out import OptOut, normal_url
+from llm.curation.pipeline import Curation
+from llm.curation.text import TextFiles
 from llm.types import ConfigError
 from tests.curation.test_steps import corpus
 
@@ -56,9 +58,32 @@ def test_lists(tmp_path: Path) -> None:
     assert matches == ["d0", "a.org/page", "b.org", "c.org", digest, None]
 
 
-def test_a_wrong_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("domain:https://a.org", "opt_out_domain"),
+        ("domain:a.org/", "opt_out_domain"),
+        ("domain: *.A.org.", "opt_out_domain"),
+        ("a.org/", "opt_out_domain"),
+        ("a.org/page", "opt_out_url"),
+        ("a.org:443/page/", "opt_out_url"),
+        ("www.a.org/page#top", "opt_out_url"),
+        ("url:a.org/page", "opt_out_url"),
+        ("http://a.org/page", "opt_out_url"),
+        ("//a.org/page", "opt_out_url"),
+    ],
+)
+def test_ways_to_write_a_line(tmp_path: Path, line: str, reason: str) -> None:
     path = tmp_path / "list.txt"
-    path.write_text("domain:a.org\nsha256:abc\n")
+    path.write_text(line + "\n")
+    frame = at("https://a.org/page", "https://b.org/page?https://a.org/page")
+    assert reasons(OptOut(lists=str(path)), frame) == [reason, None]
+
+
+@pytest.mark.parametrize("line", ["sha256:abc", "domain:a.org/page", "domain:", "host:a.org", "a/b", "word"])
+def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(f"domain:a.org\n{line}\n")
     with pytest.raises(ConfigError, match="line 2") as caught:
         OptOut(lists=str(path)).prepare(lambda _: None)
     assert caught.value.key == "lists"
@@ -103,6 +128,40 @@ def test_robots(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         OptOut(str(tmp_path / "empty")).prepare(lambda _: None)
     assert caught.value.key == "robots"
+
+
+def test_what_is_read_is_part_of_the_key(tmp_path: Path) -> None:
+    path, folder = tmp_path / "list.txt", tmp_path / "robots"
+    path.write_text("domain:a.org\n")
+    (folder / "a.org").mkdir(parents=True)
+    (folder / "a.org" / "robots.txt").write_text(ROBOTS)
+    step = OptOut(str(folder), lists=str(path))
+    (tmp_path / "text.txt").write_text("a text")
+    curation = Curation({"files": TextFiles(str(tmp_path / "text.txt"))}, {"opt_out": step})
+    seen = [(step.fingerprint(), curation.fingerprint(), curation.marks()["opt_out"])]
+    for change in (
+        lambda: path.write_text("domain:a.org\ndomain:b.org\n"),
+        lambda: (folder / "a.org" / "robots.txt").write_text("User-agent: *\nDisallow: /\n"),
+        lambda: (folder / "a.org").rename(folder / "b.org"),
+    ):
+        change()
+        seen.append((step.fingerprint(), curation.fingerprint(), curation.marks()["opt_out"]))
+    for column in zip(*seen, strict=True):
+        assert len(set(column)) == len(seen)
+    path.unlink()
+    with pytest.raises(ConfigError) as caught:
+        curation.fingerprint()
+    assert caught.value.key == "steps.opt_out.lists"
+
+
+def test_a_list_is_read_anew_by_a_later_run(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    frame = at("https://a.org/x", "https://b.org/x")
+    for domain, kept in (("a.org", [False, True]), ("b.org", [True, False])):
+        path.write_text(f"domain:{domain}\n")
+        step = OptOut(lists=str(path))
+        step.prepare(lambda _: None)
+        assert judge(step, frame)["keep"].to_list() == kept
 
 
 def test_header() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from llm.curation.base import judge
 from llm.curation.perplexity import Perplexity
+from llm.curation.top_share import TopShare
+from llm.evaluation.text_scorer import CheckpointScorer
 from llm.types import ConfigError, TextScore
 from tests.curation.test_steps import corpus
 
@@ -28,6 +30,13 @@ class Told:
 
 
 FRAME = corpus(["5", "50", "500", "5000", "", "9000"], ["text"] * 5 + ["code"])
+
+
+def test_a_mistake_of_the_scorer_names_its_place(tmp_path):
+    step = TopShare(Perplexity(CheckpointScorer(str(tmp_path / "none"))), "perplexity")
+    with pytest.raises(ConfigError) as caught:
+        step.prepare(print)
+    assert caught.value.key == "tagger.scorer.checkpoint"
 
 
 def test_measures():

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import sys
+import time
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from llm.curation.base import judge
 from llm.curation.pii import Pii
-from llm.curation.pii_kinds import KINDS, folded, iban, luhn, ssn
+from llm.curation.pii_kinds import KINDS, find, folded, iban, luhn, ssn
 from llm.types import ConfigError
 from tests.curation.test_steps import corpus
 
@@ -119,6 +120,48 @@ def test_finds(kind: str, value: str) -> None:
         assert found(frame.format(value, value)) == [expected] * frame.count("{}"), frame
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("taro@example.co.jp（代表）", "taro@example.co.jp"),  # noqa: RUF001
+        ("taro@example.to（代表）", "taro@example.to"),  # noqa: RUF001
+        ("john.doe@posts.to(work)", "john.doe@posts.to"),
+        ("john@posts.org(work)", "john@posts.org"),
+        ("+44 20 7946 0958 2024-01-05", "+44 20 7946 0958"),
+        ("+49 30 123456 12.5.2024", "+49 30 123456"),
+        ("+44 20 7946 0958 3 times", "+44 20 7946 0958"),
+        ("+1 415 555 2671 2024-01-05", "+1 415 555 2671"),
+        ("+966 50 123 456 7", "+966 50 123 456"),
+    ],
+)
+def test_what_stands_behind_is_no_part_of_it(text: str, value: str) -> None:
+    assert [one for _, one in found(text)] == [value]
+
+
+def test_what_is_cut_off_is_looked_through_again() -> None:
+    numbers = ["+1 415 555 2671", "212 555 0123"]
+    assert found(" ".join(numbers)) == [("phone", one) for one in numbers]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("phone", "call +1" + "2" * 500 + "x"),
+        ("phone", "bits 001" + "01" * 500 + " end"),
+        ("phone", "+12-(3)-4 " * 3000 + "x"),
+        ("secret", "-----BEGIN PRIVATE KEY-----\n" * 20_000),
+        ("secret", "sk-" * 20_000),
+        ("email", "a@" + "a." * 20_000 + "1"),
+        ("us_ssn", "SSN" + " " * 20_000 + "z"),
+        ("email", " ".join(f"user{number}@posts.org" for number in range(20_000))),
+    ],
+)
+def test_no_text_takes_longer_than_its_length(kind: str, text: str) -> None:
+    began = time.process_time()
+    find(text, [kind])
+    assert time.process_time() - began < 5
+
+
 @pytest.mark.parametrize("text", LOOK_ALIKES)
 def test_look_alikes(text: str) -> None:
     assert found(f"Then {text} came.") == []
@@ -216,6 +259,23 @@ def test_redacts_and_says_what() -> None:
     assert judged["score"].to_list() == [2.0, None]
     only = judge(Pii(kinds=["ip"]), corpus([text]))
     assert only["text"][0] == text.replace("8.8.8.8", "<IP>")
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "-----BEGIN EC PRIVATE KEY----- MHcCAQEEIIrYSSNQFaA2Hwf1duRSxKtLYX5CB04fSeQ6tF1a AwEHoUQD rest",
+        "4111 1111 1111 1",
+        "+44 20 7946 09",
+        "DE89 3704 0044 05",
+        "+966 50 123 4".translate({48 + n: 0x660 + n for n in range(10)}),
+        "gh" + "p_" + "a1B2" * 5,
+    ],
+)
+def test_an_excerpt_shows_nothing_that_its_end_has_cut(cut: str) -> None:
+    masked = Pii().mask(pl.Series(["It is", f"It is {cut}", f"At ann@mail.org: {cut}"]))
+    end = "<SECRET>" if "BEGIN" in cut else ""
+    assert masked.to_list() == ["It ", f"It is {end}", f"At <EMAIL>: {end}"]
 
 
 def test_removes_above_the_limit_and_tags() -> None:

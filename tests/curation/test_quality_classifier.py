@@ -45,8 +45,13 @@ def test_the_threshold_is_the_one_given_else_the_classifiers(trained: str, tmp_p
     for name in ("classifier.json", "classifier.bin"):
         (tmp_path / name).write_bytes((Path(trained) / name).read_bytes())
     found = json.loads((tmp_path / "classifier.json").read_text())
+    before = QualityClassifier(str(tmp_path))
+    keys = before.fingerprint(), before.tag_key()
     (tmp_path / "classifier.json").write_text(json.dumps({**found, "threshold": 1.0}))
-    assert judge(QualityClassifier(str(tmp_path)), FRAME)["keep"].to_list() == [False, False, True, False]
+    step = QualityClassifier(str(tmp_path))
+    assert judge(step, FRAME)["keep"].to_list() == [False, False, True, False]
+    assert step.fingerprint() != keys[0], "another threshold decides"
+    assert step.tag_key() == keys[1], "the scores are the same"
 
 
 def test_a_classifier_of_something_else(trained: str, tmp_path: Path):
@@ -62,7 +67,7 @@ def test_a_classifier_of_something_else(trained: str, tmp_path: Path):
 def test_another_threshold_measures_nothing_again(trained: str, monkeypatch):
     step = QualityClassifier(trained)
     assert step.tag_key() == QualityClassifier(trained, threshold=0.3).tag_key()
-    assert step.fingerprint() in step.tag_key()
+    assert step.classifier.fingerprint() in step.tag_key()
     tagged = FRAME.with_columns(pl.Series("quality", [0.2, 0.9, None, 0.1]))
     monkeypatch.setattr(step.classifier, "scores", None)
     assert step.annotate(tagged.lazy()).collect()["keep"].to_list() == [False, True, True, False]

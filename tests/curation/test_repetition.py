@@ -104,3 +104,12 @@ def test_what_occurs_once_is_no_repetition():
 def test_texts_do_not_repeat_each_other():
     text = " ".join(distinct(30))
     assert reasons(GopherRepetition(), text, text, text) == [None] * 3
+
+
+def test_each_text_alone_and_among_others():
+    # as many texts as there are code points of punctuation, each with marks that stand alone
+    texts = [" ".join(f"{word} {mark}" for word in distinct(6) * 2 for mark in ",.:") for _ in range(64)]
+    texts = [text[number:] for number, text in enumerate(texts)]
+    step = GopherRepetition()
+    together = step.tag(pl.Series(texts))
+    assert together.equals(pl.concat([step.tag(pl.Series([text])) for text in texts]))

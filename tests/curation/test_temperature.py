@@ -55,6 +55,39 @@ def test_a_temperature_is_the_inverse_of_alpha() -> None:
     assert judged.equals(judge(TemperatureMixture(alpha=0.5, max_repeats=9), frame))
 
 
+@given(
+    sizes=st.lists(st.integers(1, 10**12), min_size=1, max_size=20),
+    alpha=st.floats(0, 1, allow_nan=False),
+    most=st.integers(2, 9),
+)
+def test_scarce_groups_are_capped_and_the_others_share_the_rest(
+    sizes: list[int], alpha: float, most: int
+) -> None:
+    """Independent of the algorithm: the level L with sum of min(L q_l, N n_l) = sum of n_l, by halving."""
+    n_bytes = {(f"{i:02}",): size for i, size in enumerate(sizes)}
+    shares = np.array(list(power_shares(n_bytes, alpha).values()))
+    caps = most * np.array(sizes, dtype=np.float64)
+    low, high = 0.0, float((caps / shares).max())
+    for _ in range(200):
+        middle = (low + high) / 2
+        full = np.minimum(middle * shares, caps).sum() >= sum(sizes)
+        low, high = (low, middle) if full else (middle, high)
+    found = TemperatureMixture(alpha, max_repeats=most).targets(n_bytes)
+    assert list(found.values()) == pytest.approx(list(np.minimum(high * shares, caps)), rel=1e-6)
+
+
+def test_a_tiny_group_does_not_shrink_the_corpus() -> None:
+    # equal shares of 1,102: c may have 4 x 2 = 8, and the other 1,094 go to a and b in halves
+    assert TemperatureMixture(alpha=0).targets({("a",): 900, ("b",): 200, ("c",): 2}) == pytest.approx(
+        {("a",): 547, ("b",): 547, ("c",): 8}
+    )
+    n_bytes = {("de",): 10**11, ("en",): 10**12, ("unknown",): 2000}
+    found = TemperatureMixture().targets(n_bytes)
+    assert sum(found.values()) == pytest.approx(sum(n_bytes.values()))
+    assert found[("unknown",)] == 8000
+    assert found[("en",)] / found[("de",)] == pytest.approx(10**0.3)
+
+
 @pytest.mark.parametrize(("alpha", "temperature"), [(None, None), (0.3, 5)])
 def test_one_of_both(alpha: float | None, temperature: float | None) -> None:
     with pytest.raises(ConfigError) as caught:

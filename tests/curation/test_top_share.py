@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from llm.curation.base import Corpus, judge
+from llm.curation.quality_classifier import QualityClassifier
 from llm.curation.top_share import TopShare
 from llm.types import ConfigError
 from tests.curation.test_steps import corpus
@@ -91,6 +92,14 @@ def test_what_has_no_score_goes_and_something_always_stays():
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize("what", ["prepare", "fingerprint"])
+def test_a_mistake_of_the_tagger_names_its_place(what: str):
+    step = TopShare(QualityClassifier("nowhere"), "quality")
+    with pytest.raises(ConfigError) as caught:
+        step.prepare(print) if what == "prepare" else step.fingerprint()
+    assert (caught.value.key, caught.value.value) == ("tagger.path", "nowhere")
 
 
 def test_the_attribute_is_one_of_the_taggers():

@@ -15,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llm.checking import check
+from llm.config import compose
 from llm.data.loader import InOrder, Loader
 from llm.data.mixture import MixedData, MixedSequences
 from llm.data.packed import PackedData, PackedTokens
@@ -307,6 +309,20 @@ def test_mistakes(arguments: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         MixedData(**{"paths": {"prose": "x", "code": "y"}, "each": PackedData, "seq_len": 8, **arguments})
     assert caught.value.key == key
+
+
+def test_sequences_of_best_fit_have_no_order(tmp_path: Path) -> None:
+    each = partial(PackedData, seq_len=8, packing="best_fit")
+    paths = {"prose": "x"}
+    MixedData(paths, each, 8)
+    MixedData(paths, partial(PackedData, seq_len=8), 8, order="sorted")
+    with pytest.raises(ConfigError, match="packing=concatenate") as caught:
+        MixedData(paths, each, 8, order="sorted")
+    assert caught.value.key == "order"
+    wrong = ["task=pretrain", "data=mixture", "data.paths={a:x}", "data.order=sorted"]
+    with pytest.raises(ExceptionGroup) as found:
+        check(compose([*wrong, "+data.each.packing=best_fit"]))
+    assert [mistake.key for mistake in found.value.exceptions] == ["data.order"]
 
 
 def test_a_domain_that_cannot_be_read_or_has_another_tokenizer(tmp_path: Path) -> None:
