@@ -7,6 +7,7 @@ printing help or reporting a user's mistake costs a fraction of a second.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, runtime_checkable
@@ -33,6 +34,15 @@ class ConfigError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}: {self.mend}" if self.key else self.mend
+
+
+@contextmanager
+def inside(key: str) -> Iterator[None]:
+    """The mistakes of a part, under its place in the config of the whole: `path` becomes ``KEY.path``."""
+    try:
+        yield
+    except ConfigError as mistake:
+        raise ConfigError(f"{key}.{mistake.key}", mistake.value, mistake.mend) from mistake
 
 
 class NotReproduced(Exception):  # noqa: N818  (a verdict, not an error)

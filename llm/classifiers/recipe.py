@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -21,18 +20,9 @@ from llm.classifiers.normalisation import Normalisation
 from llm.classifiers.splits import Part, Split, split
 from llm.classifiers.text_classifier import DESCRIPTION, FORMAT, positive_scores, predict
 from llm.statistics import Interval, wilson_interval
-from llm.types import ConfigError
+from llm.types import ConfigError, inside
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-@contextmanager
-def below(part: str) -> Iterator[None]:
-    """A mistake in a part is named as a mistake of the whole: `paths` becomes `PART.paths`."""
-    try:
-        yield
-    except ConfigError as mistake:
-        raise ConfigError(f"{part}.{mistake.key}", mistake.value, mistake.mend) from mistake
 
 
 class Trained(NamedTuple):
@@ -103,7 +93,7 @@ class Recipe:
     def _digests(self) -> dict[str, str]:
         found = {}
         for name, source in self.examples.items():
-            with below(f"examples.{name}"):
+            with inside(f"examples.{name}"):
                 found[name] = source.fingerprint()
         return found
 
@@ -119,7 +109,7 @@ class Recipe:
         only: list[bool] = []
         for key, source in self.examples.items():
             before = len(texts)
-            with below(f"examples.{key}"):
+            with inside(f"examples.{key}"):
                 for text, label in source.read():
                     texts.append(text)
                     names.append(label)
@@ -157,7 +147,7 @@ class Recipe:
         Raises:
             ConfigError: no threshold has the wanted precision.
         """
-        with below("model"):
+        with inside("model"):
             model, path = self.model.fit(parts.train.lines, parts.train.labels, directory, seed)
         positive = [labels.index(label) for label in self.positive]
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import polars as pl
-
-from llm.types import ConfigError
 
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType
@@ -125,15 +122,6 @@ class Masking(Protocol):
     def mask(self, texts: pl.Series) -> pl.Series:
         """The excerpts as they may be shown."""
         ...
-
-
-@contextmanager
-def inside(key: str) -> Iterator[None]:
-    """The mistakes of a part, under its place in the config of the whole."""
-    try:
-        yield
-    except ConfigError as mistake:
-        raise ConfigError(f"{key}.{mistake.key}", mistake.value, mistake.mend) from mistake
 
 
 def with_attributes(step: Tagger, documents: pl.LazyFrame) -> pl.LazyFrame:

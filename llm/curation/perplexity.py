@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import inside, with_attributes
-from llm.types import ConfigError, TextScorer
+from llm.curation.base import with_attributes
+from llm.types import ConfigError, TextScorer, inside
 
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType

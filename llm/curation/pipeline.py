@@ -19,7 +19,6 @@ from llm.curation.base import (
     Source,
     Step,
     StreamedSource,
-    inside,
 )
 from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
@@ -28,7 +27,7 @@ from llm.curation.leaks import LeakRemoval
 from llm.curation.passes import blamed
 from llm.curation.split import HashSplit
 from llm.files import digest
-from llm.types import ConfigError
+from llm.types import ConfigError, inside
 
 AnyStep = Step | CorpusStep
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import Corpus, Tagger, inside, with_attributes
+from llm.curation.base import Corpus, Tagger, with_attributes
 from llm.files import digest
-from llm.types import ConfigError
+from llm.types import ConfigError, inside
 
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from llm import files, runtime
 from llm.classifiers import measuring
-from llm.classifiers.recipe import Recipe, Trained, below
+from llm.classifiers.recipe import Recipe, Trained
 from llm.reports.classifier import precision_recall_png, reliability_png
 from llm.runs.run import Run
+from llm.types import inside
 
 VERSION = 1
 
@@ -28,7 +29,7 @@ def train_classifier(*, run: Run, classifier: Recipe) -> float:
     Returns:
         F1 of the positive labels on the test part, at the chosen threshold.
     """
-    with below("classifier"):
+    with inside("classifier"):
         f1 = _train(run, classifier) if runtime.is_main() else 0.0
     return float(runtime.broadcast(f1))
 
