@@ -58,6 +58,17 @@ def test_pages_that_are_none(tmp_path: Path, page: str, reason: str):
         assert found[1].split("\n") == ["one of many"] * 3000
 
 
+def test_what_stands_behind_a_deep_place_is_not_lost():
+    deep = PAGE.replace("<p>1.", "<div>" * 300 + "deep" + "</div>" * 300 + "<p>1.")
+    found = Extractor(50_000).extract(deep)
+    assert found.reason == "extraction_fallback"
+    assert "3. The members" in found.text
+    open_tags = "".join(f"<div><p><font>{number}. {SENTENCE * 3}</p></div>" for number in range(300))
+    found = Extractor(50_000).extract(PAGE.replace(PARAGRAPHS, open_tags))
+    assert found.reason is None
+    assert "299. The members" in found.text, "tags that a parser closes make no page deep"
+
+
 @pytest.mark.parametrize(
     "page",
     ["<![" + "<" * 30 + "\0", "<" * 40_000, "&#x110000; &#xd800;" * 9, "<p" + " a" * 40_000,
