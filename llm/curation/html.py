@@ -101,6 +101,8 @@ INLINE = frozenset(re.findall(r"\w+", """
 OPEN = frozenset(re.findall(r"\w+", """
     area base br col embed hr img input link meta param source track wbr p li dd dt tr td th option tbody
     thead tfoot"""))  # fmt: skip
+# more digits than python makes a number of; no character has more than seven
+ABSURD = re.compile(r"&#[0-9]{1000,};?")
 TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][\w:-]*)[^<>]*>?|(?P<comment><!--)|<[!?/][^<>]*>?|<")
 
 
@@ -133,7 +135,7 @@ def visible(page: str) -> tuple[str, int]:
 
 
 def _shown(data: str) -> str:
-    return re.sub(r"\s+", " ", unescape(data))
+    return re.sub(r"\s+", " ", unescape(ABSURD.sub("\ufffd", data)))
 
 
 def _after(page: str, mark: str, at: int) -> int:

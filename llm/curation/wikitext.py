@@ -34,6 +34,7 @@ MAX_UNCLOSED = 500
 START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
 
 HEADING = "\x1e"
+"""Our mark of a line that is one; taken out of the page's own characters."""
 SWITCH = re.compile(r"__[A-Z]+__")
 EMPTY_BRACKETS = re.compile(r" ?[(（][ ,;:.–-]{0,20}[)）]")  # noqa: RUF001  (those of East Asian texts)
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z-]+)?")
@@ -56,7 +57,7 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
     if _unclosed(markup) > MAX_UNCLOSED:
         return None
     try:
-        tree = mwparserfromhell.parse(markup, skip_style_tags=False)
+        tree = mwparserfromhell.parse(markup.replace(HEADING, ""), skip_style_tags=False)
         text = "".join(_words(tree, dropped))
     except (mwparserfromhell.parser.ParserError, RecursionError, ValueError):
         return None
@@ -81,7 +82,7 @@ def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:
         elif kind == "ExternalLink":
             yield from _words(node.title, dropped) if node.title is not None else ()
         elif kind == "HTMLEntity":
-            yield str(node.normalize())
+            yield str(node.normalize()).replace(HEADING, "")
         elif kind == "Heading":
             title = "".join(_words(node.title, dropped)).strip()
             yield f"\n{HEADING}{node.level}{title}\n"

@@ -72,8 +72,8 @@ def test_what_stands_behind_a_deep_place_is_not_lost():
 @pytest.mark.parametrize(
     "page",
     ["<![" + "<" * 30 + "\0", "<" * 40_000, "&#x110000; &#xd800;" * 9, "<p" + " a" * 40_000,
-     "<script>" * 60_000, "<!--" * 60_000, "<p <p " * 60_000],
-    ids=range(7),
+     "<script>" * 60_000, "<!--" * 60_000, "<p <p " * 60_000, "<p>" * 50_001 + "&#" + "1" * 5000 + ";"],
+    ids=range(8),
 )  # fmt: skip
 def test_broken_markup_ends_no_run(page: str):
     found = Extractor(50_000).extract(page)

@@ -77,6 +77,7 @@ def test_damaged_dumps_keep_the_pages_before(tmp_path: Path, content: bytes, rea
     [
         ("A '''bold''' [[cat]]s, [[dog|dogs]], [http://x.org link].", "A bold cats, dogs, link."),
         ("Word<ref name=x>A [[note]]</ref>, and<!-- a comment --> more<br/>line", "Word, and more\nline"),
+        ("one\n&#30;two \x1ethree", "one\ntwo three"),
         ("Athens ({{lang-grc|Ἀθῆναι}}; {{IPA|x}}) lies ({{IPA|y}}) there.", "Athens (Ἀθῆναι; ) lies there."),
         ("* one\n* two\n#three\n:four", "- one\n- two\n- three\nfour"),
         ("x\n{| class=a\n! h\n|-\n| a || b\n|}\ny", "x\n\ny"),
