@@ -13,7 +13,6 @@ from llm.curation import licences
 from llm.curation.characters import Decoder, is_binary
 from llm.curation.documents import Document
 from llm.curation.files import Bytes, FileSource, Piece, find, fingerprint
-from llm.curation.streams import blocks
 from llm.curation.text import gather
 from llm.files import digest
 from llm.types import ConfigError
@@ -161,19 +160,20 @@ class CodeFiles(FileSource):
 
     def contents(self, piece: Piece) -> Iterator[Document | pl.DataFrame]:
         """The file, or why it is no document."""
-        raw, n_bytes, failure = gather(blocks(piece.path, limits=self.limits), self.max_document_bytes)
+        recoded, source = self.stream(piece)
+        raw, n_bytes, failure = gather(source, self.max_document_bytes)
         if failure is not None:
             raise failure
         if not raw or raw.isspace():
             return
-        made = self._judged(piece, raw, n_bytes)
+        made = self._judged(piece, raw, n_bytes, "reencoded" if recoded else None)
         folder = piece.path.parent
         licence = licences.of_header(made.text) or licences.of_folder(folder, self._top) or self.licence
         language = ENDS.get(piece.path.suffix.lower())
         domain = f"{self.domain}-{language}" if self.domain_per_language and language else self.domain
         yield made._replace(licence=licence, domain=domain)
 
-    def _judged(self, piece: Piece, raw: bytes, n_bytes: int) -> Document:
+    def _judged(self, piece: Piece, raw: bytes, n_bytes: int, reason: str | None) -> Document:
         if not self.keep_vendored and VENDORED.intersection(piece.path.relative_to(self._top).parts[:-1]):
             return self.reject(piece, "vendored", raw)
         if n_bytes > self.max_document_bytes:
@@ -181,13 +181,13 @@ class CodeFiles(FileSource):
         if is_binary(raw):
             return self.reject(piece, "not_text", raw)
         text, why = Decoder().decode(raw)
-        lines = text.splitlines()
+        lines = text.splitlines() or [text]
         longest, mean = max(map(len, lines)), len(text) / len(lines)
         if ".min." in piece.path.name or longest > self.max_line or mean > self.max_mean_line:
             return self.reject(piece, "minified", text, score=longest)
         if GENERATED.search("\n".join(lines[:10])):
             return self.reject(piece, "generated", text)
-        return self.document(piece, None, text, why)
+        return self.document(piece, None, text, why or reason)
 
 
 class Excluded:

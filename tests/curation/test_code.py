@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import subprocess
 from pathlib import Path
@@ -42,6 +43,8 @@ def test_tree(tmp_path: Path):
         "i.c": b"\0\1\2\3\4binary\5\6\7",
         "j.py": "",
         "k.py": b"# caf\xe9\n",
+        "m.cs": codecs.BOM_UTF8,
+        "n.sql": "SELECT 1;\n".encode("utf-16"),
         "notes.txt": "no code",
         ".hidden/l.py": "l = 1\n",
         "tests/m.py": "m = 1\n",
@@ -58,6 +61,8 @@ def test_tree(tmp_path: Path):
         "j.py#empty": "empty",
         "k.py": "reencoded",
         "lib/deep/c.go": None,
+        "m.cs#empty": "empty",
+        "n.sql": "reencoded",
         "node_modules/e/index.js": "vendored",
         "odd/d.rs": None,
     }
