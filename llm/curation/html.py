@@ -26,7 +26,9 @@ MAX_DEPTH = 256
 CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
 XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w:.-]+)", re.IGNORECASE)
 LICENCE_LINK = re.compile(
-    r"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicen[sc]e\b)[^>]{0,500}\bhref\s*=\s*[\"']?"
+    # bounded, and never beyond the next tag, so that it takes no longer the more of them there are
+    r"<(?:a|link)\b(?=[^<>]{0,500}\brel\s*=\s*[\"']?[^<>\"']{0,100}\blicen[sc]e\b)"
+    r"[^<>]{0,500}\bhref\s*=\s*[\"']?"
     r"(?:https?:)?//creativecommons\.org/(licenses/([a-z-]+)/([\d.]+)|publicdomain/(zero|mark)/1\.0)",
     re.IGNORECASE,
 )

@@ -31,6 +31,8 @@ TEMPLATES = {
 
 MAX_UNCLOSED = 500
 """Brackets or tags that nothing closes: on more of them the parser's time would grow with their square."""
+OPEN_TAG = re.compile(r"<[a-zA-Z][^<>]*(?=<|\Z)")
+OPEN_LINK = re.compile(r"\[(?:[a-z]+:)?//")
 START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
 
 HEADING = "\x1e"
@@ -69,7 +71,9 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
 def _unclosed(markup: str) -> int:
     pairs = (("{{", "}}"), ("[[", "]]"), ("{|", "|}"))
     tags = len(START_TAG.findall(markup)) - markup.count("</")
-    return max(tags, *(markup.count(opening) - markup.count(closing) for opening, closing in pairs))
+    links = len(OPEN_LINK.findall(markup)) - markup.count("]") + 2 * markup.count("]]")
+    others = (markup.count(opening) - markup.count(closing) for opening, closing in pairs)
+    return max(tags, len(OPEN_TAG.findall(markup)), links, *others)
 
 
 def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:

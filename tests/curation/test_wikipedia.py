@@ -96,3 +96,9 @@ def test_markup(markup: str, text: str | None):
         assert found is None or isinstance(found, str), "whatever it is, it ends"
     else:
         assert found == text
+
+
+@pytest.mark.parametrize("markup", ["[http://a ", "<b a="])
+def test_what_nothing_closes_is_not_parsed(markup: str):
+    assert plain_text(markup * 1600) is None
+    assert plain_text(f"a {markup}") is not None
