@@ -71,6 +71,7 @@ def test_encodings_are_repaired(tmp_path: Path, encoding: str, per: str):
     [
         ("cp1251", "Все люди рождаются свободными и равными в своём достоинстве и правах."),
         ("shift_jis", "すべての人間は、生まれながらにして自由であり、尊厳と権利とについて平等である。"),
+        ("euc_jp", "国境の長いトンネルを抜けると雪国であった。夜の底が白くなった。"),
         ("gb18030", "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。"),
     ],
 )
@@ -91,6 +92,7 @@ def test_encodings_are_detected(tmp_path: Path, encoding: str, text: str):
             "gr\u00fcn, blau \u00e4 \u00f6".encode() + b"\xff",
             ("x.txt", "grün, blau ä ö\ufffd", True, "undecodable"),
         ),
+        ("äöü".encode() * 9 + b"\xff" * 9, ("x.txt", "äöü" * 9 + "\ufffd" * 9, True, "undecodable")),
         (b"x" * 2000, ("x.txt", "x" * 500, False, "too_large")),
     ],
 )
