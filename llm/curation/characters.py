@@ -35,9 +35,12 @@ def without_surrogates(text: str) -> str:
 
 
 def is_binary(raw: bytes) -> bool:
-    """Whether more than a tenth of the first bytes are control characters that no text has."""
+    """Whether more than one in fifty of the first bytes is a control character that no text has.
+
+    They are a tenth of random bytes. Two are always allowed, for a short text may hold as many.
+    """
     head = raw[:8192]
-    return len(head) - len(head.translate(None, CONTROL)) > len(head) / 10
+    return len(head) - len(head.translate(None, CONTROL)) > 2 + len(head) / 50
 
 
 class Decoder:

@@ -84,7 +84,7 @@ class CsvFiles(Columns):
             yield self.reject(piece, "too_large", raw, number, n_bytes)
 
     def _rows(self, piece: Piece, lines: _Lines) -> Iterator[tuple[int, list[str] | Document]]:
-        name = piece.path.name
+        name = piece.path.name.lower()
         delimiter = self.delimiter or ("\t" if ".tsv" in name else ",")
         reader = csv.reader(lines, delimiter=delimiter)
         while True:

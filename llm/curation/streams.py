@@ -71,7 +71,7 @@ DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 def is_compressed(path: Path) -> bool:
     """Whether the name says so."""
-    return path.suffix in DECOMPRESSORS
+    return path.suffix.lower() in DECOMPRESSORS
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None, limits: Limits = LIMITS) -> Iterator[bytes]:
@@ -83,7 +83,9 @@ def blocks(path: Path, start: int = 0, stop: int | None = None, limits: Limits =
     try:
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             if is_compressed(path):
-                yield from _joined(_bounded(_expanded(file, DECOMPRESSORS[path.suffix]), file, limits))
+                yield from _joined(
+                    _bounded(_expanded(file, DECOMPRESSORS[path.suffix.lower()]), file, limits)
+                )
                 return
             file.seek(start)
             left = float("inf") if stop is None else stop - start

@@ -22,6 +22,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llm.curation import files
+from llm.curation.characters import is_binary
 from llm.curation.csv_files import CsvFiles
 from llm.curation.jsonl import JsonLines, Parser
 from llm.curation.parquet import Parquet
@@ -102,6 +103,12 @@ def test_text_bad_input(tmp_path: Path, content: bytes, expected: tuple):
     assert told(TextFiles(str(path), max_document_bytes=1000)) == [expected]
 
 
+@pytest.mark.parametrize("size", [500, 8192, 50_000])
+def test_random_bytes_are_no_text(size: int):
+    drawn = random.Random(0)
+    assert all(is_binary(drawn.randbytes(size)) for _ in range(100))
+
+
 def test_nothing_is_normalised(tmp_path: Path):
     text = "שלום \u202bעולם\u202c e\u0301 \u0e19\u0e49\u0e33 ﬁ \u2028 \r\n\ttail  \n"
     (tmp_path / "x.txt").write_bytes(text.encode())
@@ -147,6 +154,13 @@ def test_compressed_members_one_after_the_other(tmp_path: Path, suffix: str):
     found = read(JsonLines(str(tmp_path)))
     assert found["text"].to_list() == [json.loads(line)["text"] for line in lines]
     assert found["reason"].null_count() == found.height
+
+
+def test_names_in_capitals(tmp_path: Path):
+    (tmp_path / "A.TXT.GZ").write_bytes(gzip.compress(b"a text"))
+    assert told(TextFiles(str(tmp_path))) == [("A.TXT.GZ", "a text", True, None)]
+    (tmp_path / "A.TSV.GZ").write_bytes(gzip.compress(b"n\ttext\n1\ta, b\n"))
+    assert told(CsvFiles(str(tmp_path))) == [("A.TSV.GZ:2", "a, b", True, None)]
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
