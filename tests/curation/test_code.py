@@ -18,6 +18,7 @@ MIT = """The MIT License
 Copyright (c) 2020 Somebody
 Permission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files"""
+GPL_NAMED = "the GNU General Public License, Version 2.0, the GNU Affero General Public License, Version 3.0"
 APACHE = "                    Apache License\n              Version 2.0, January 2004\n"
 
 
@@ -34,6 +35,7 @@ def test_tree(tmp_path: Path):
         "b.py": "# SPDX-License-Identifier: GPL-2.0-only OR MIT\ny = 2\n",
         "lib/COPYING.txt": APACHE,
         "lib/deep/c.go": "package c\n",
+        "lib/deep/license.go": "package c\n",
         "odd/LICENSE": "You may look at it.",
         "odd/d.rs": "fn d() {}\n",
         "node_modules/e/index.js": "e()\n",
@@ -61,6 +63,7 @@ def test_tree(tmp_path: Path):
         "j.py#empty": "empty",
         "k.py": "reencoded",
         "lib/deep/c.go": None,
+        "lib/deep/license.go": None,
         "m.cs#empty": "empty",
         "n.sql": "reencoded",
         "node_modules/e/index.js": "vendored",
@@ -142,7 +145,10 @@ def test_licences_of_texts():
     assert of_text(APACHE) == "Apache-2.0"
     assert of_text("GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007") == "GPL-3.0"
     assert of_text("GNU LESSER GENERAL PUBLIC LICENSE\nVersion 2.1, February 1999") == "LGPL-2.1"
+    assert of_text("GNU LIBRARY GENERAL PUBLIC LICENSE\nVersion 2, June 1991") == "LGPL-2.0"
     assert of_text("Mozilla Public License Version 2.0\n===") == "MPL-2.0"
+    own_text = "Mozilla Public License Version 2.0\n===\n1. Definitions\n---\n1.1. Contributor\n" + GPL_NAMED
+    assert of_text(own_text) == "MPL-2.0"
     assert of_text("All rights reserved.") is None
     assert (
         of_header("/* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */")
