@@ -16,7 +16,8 @@ from llm.types import ConfigError
 BLOCK_BYTES = 1 << 20
 FEED_BYTES = 1 << 10
 """Compressed bytes that a decompressor is given at a time: what it gives back for them must fit into memory.
-A kilobyte becomes a megabyte of deflate at most, and some 30 of zstd or bzip2."""
+A kilobyte becomes a megabyte of deflate at most, and some 30 of zstd. Of bzip2 it may be a gigabyte, so that
+one and xz are asked for a block at a time."""
 EXPANSION_GRACE_BYTES = 1 << 26
 EXCERPT_BYTES = 4096
 
@@ -106,7 +107,7 @@ def _expanded(file: BinaryIO, make: Callable[[], _Decompressor]) -> Iterator[byt
                     rest = rest.lstrip(b"\0")  # padding, as tape archivers leave it
                     decompressor = make() if rest else None
                 if decompressor is not None:
-                    yield decompressor.decompress(rest)
+                    yield from _pieces(decompressor, rest)
                     rest = b""
                     if decompressor.eof:
                         rest, decompressor = decompressor.unused_data, None
@@ -119,6 +120,15 @@ def _expanded(file: BinaryIO, make: Callable[[], _Decompressor]) -> Iterator[byt
         raise Unreadable("corrupt") from error
     if decompressor is not None:
         raise Unreadable("truncated")
+
+
+def _pieces(decompressor: _Decompressor, data: bytes) -> Iterator[bytes]:
+    if not isinstance(decompressor, bz2.BZ2Decompressor | lzma.LZMADecompressor):
+        yield decompressor.decompress(data)
+        return
+    yield decompressor.decompress(data, BLOCK_BYTES)
+    while not decompressor.eof and not decompressor.needs_input:
+        yield decompressor.decompress(b"", BLOCK_BYTES)
 
 
 def _bounded(pieces: Iterable[bytes], file: BinaryIO, limits: Limits) -> Iterator[bytes]:

@@ -89,3 +89,13 @@ def test_parquet_of_mixed_schemas_and_wrong_columns(tmp_path: Path):
         ("x.parquet#no_text", "", False, "no_text"),
         ("y.parquet:0", "words", True, None),
     ]
+
+
+def test_large_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("llm.curation.parquet.FRAME_CHARS", 1 << 20)
+    pl.DataFrame({"text": ["x" * 100_000] * 100}).write_parquet(tmp_path / "x.parquet")
+    source = Parquet(str(tmp_path / "x.parquet"), max_document_bytes=1000)
+    heights = [frame.height for part in source.parts() for frame in source.read(part)]
+    assert sum(heights) == 100
+    assert heights[0] == 16
+    assert max(heights[1:]) <= 10

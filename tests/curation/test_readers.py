@@ -16,6 +16,7 @@ import pytest
 from llm.curation import files
 from llm.curation.characters import is_binary
 from llm.curation.csv_files import CsvFiles
+from llm.curation.documents import Document, batched
 from llm.curation.jsonl import JsonLines
 from llm.curation.parquet import Parquet
 from llm.curation.text import TextFiles
@@ -177,3 +178,10 @@ def test_odd_names_in_a_folder(tmp_path: Path):
     rows = pl.concat([frame for part in source.parts() for frame in source.read(part)])
     assert rows["keep"].sum() == 3
     assert rows.filter(~pl.col("keep"))["reason"].to_list() == ["unreadable"]
+
+
+def test_documents_without_text_fill_a_frame_too():
+    made = (Document(f"x:{number}", "", "x", "text") for number in range(60_000))
+    heights = [frame.height for frame in batched(made)]
+    assert sum(heights) == 60_000
+    assert len(heights) > 1

@@ -15,6 +15,7 @@ import zstandard
 
 from llm.curation.csv_files import CsvFiles
 from llm.curation.jsonl import JsonLines
+from llm.curation.streams import BLOCK_BYTES, blocks
 from llm.curation.text import TextFiles
 from tests.curation.reading import read, told
 
@@ -73,3 +74,12 @@ def test_bomb(tmp_path: Path, suffix: str, monkeypatch):
     limited = read(JsonLines(str(path), max_expansion=1e6, max_decompressed_bytes=2_000_000))
     assert limited["reason"].to_list()[-1] == "decompression_limit"
     assert limited["text"].str.len_bytes().sum() < 2_000_000
+
+
+def test_a_kilobyte_of_bzip2_is_not_unfolded_at_once(tmp_path: Path):
+    data = bz2.compress(bytes(1 << 25))
+    assert len(data) < 1000
+    (tmp_path / "x.bz2").write_bytes(data + bz2.compress(b"end"))
+    found = list(blocks(tmp_path / "x.bz2"))
+    assert sum(map(len, found)) == (1 << 25) + 3
+    assert max(map(len, found)) <= 2 * BLOCK_BYTES
