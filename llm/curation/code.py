@@ -146,7 +146,12 @@ class CodeFiles(FileSource):
             return given
         self._top = top
         excluded = Excluded(self.exclude)
-        found = [path for path in _walk(top, top, excluded) if path.name.lower().endswith(self.suffixes)]
+        # a folder is one that cannot be looked into
+        found = [
+            path
+            for path in _walk(top, top, excluded)
+            if path.name.lower().endswith(self.suffixes) or path.is_dir()
+        ]
         if not found:
             mend = f"the folder holds no file of {', '.join(self.languages)}"
             raise ConfigError("path", self.path, mend)
@@ -231,8 +236,13 @@ def _wildcard(found: re.Match[str]) -> str:
 
 
 def _walk(folder: Path, top: Path, excluded: Excluded) -> Iterator[Path]:
-    """Files in order, without links, hidden folders and what is excluded."""
-    for path in sorted(folder.iterdir()):
+    """Files in order, without links, hidden folders and what is excluded; folders that may not be read."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for path in paths:
         if path.is_symlink():
             continue
         is_folder = path.is_dir()

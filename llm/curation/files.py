@@ -93,8 +93,8 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """A file's name as text: its bytes need not be any."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A file's name as text: its bytes need not be any, and two names stay two."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Piece(NamedTuple):
@@ -235,7 +235,10 @@ class FileSource(Streamed):
                 close()
                 room = PART_BYTES
             if size > PART_BYTES:
-                pieces = list(self.cut(Piece(path, name), size))
+                try:
+                    pieces = list(self.cut(Piece(path, name), size))
+                except (OSError, Unreadable):  # the ledger is told when it is read
+                    pieces = [Piece(path, name)]
                 found |= {name if len(pieces) == 1 else f"{name}@{one.start}": [one] for one in pieces}
                 continue
             group.append(Piece(path, name))

@@ -10,7 +10,7 @@ import polars as pl
 
 from llm.curation.documents import EXCERPT_CHARS, FRAME_CHARS, SCHEMA, Document
 from llm.curation.files import FIELDS, PART_BYTES, Bytes, Columns, Piece, find
-from llm.curation.streams import Unreadable
+from llm.curation.streams import Unreadable, blocks
 from llm.types import ConfigError
 
 FIRST_ROWS = 16
@@ -97,7 +97,7 @@ class Parquet(Columns):
 
     def contents(self, piece: Piece) -> Iterator[Document | pl.DataFrame]:
         """Frames of rows; their places count from 0."""
-        if piece.path.stat().st_size == 0:
+        if next(blocks(piece.path, stop=1), None) is None:
             return
         try:
             scan = pl.scan_parquet(piece.path, glob=False)

@@ -155,3 +155,19 @@ def test_licences_of_texts():
         == "Apache-2.0 WITH LLVM-exception"
     )
     assert of_header("x = 1") is None
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch):
+    write(tmp_path, {"a.py": "a\n", "sub/b.py": "b\n"})
+    listed = Path.iterdir
+
+    def refuse(self):
+        if self.name == "sub":
+            raise PermissionError
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert told(CodeFiles(str(tmp_path))) == [
+        ("a.py", "a\n", True, None),
+        ("sub#unreadable", "", False, "unreadable"),
+    ]

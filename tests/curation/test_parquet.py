@@ -99,3 +99,12 @@ def test_large_rows_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch):
     assert sum(heights) == 100
     assert heights[0] == 16
     assert max(heights[1:]) <= 10
+
+
+def test_a_link_that_leads_nowhere(tmp_path: Path):
+    pl.DataFrame({"text": ["sound"]}).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").symlink_to(tmp_path / "nowhere")
+    assert told(Parquet(str(tmp_path))) == [
+        ("a.parquet:0", "sound", True, None),
+        ("b.parquet#unreadable", "", False, "unreadable"),
+    ]

@@ -185,3 +185,34 @@ def test_documents_without_text_fill_a_frame_too():
     heights = [frame.height for frame in batched(made)]
     assert sum(heights) == 60_000
     assert len(heights) > 1
+
+
+@pytest.mark.parametrize("reader", [TextFiles, JsonLines])
+def test_a_large_file_that_may_not_be_read(tmp_path: Path, monkeypatch, reader: type):
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 9)
+    (tmp_path / "b.jsonl").write_text('{"text": "x"}')
+    monkeypatch.setattr(files, "PART_BYTES", 50)
+    opened = Path.open
+
+    def refuse(self, *args, **kwargs):
+        if self.name == "a.jsonl":
+            raise PermissionError
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    source = (
+        JsonLines(str(tmp_path)) if reader is JsonLines else TextFiles(str(tmp_path / "*"), per="paragraph")
+    )
+    found = read(source)
+    assert found["reason"].to_list() == ["unreadable", None]
+    assert found["id"].to_list()[0] == "a.jsonl#unreadable"
+
+
+def test_names_that_are_no_text_stay_apart(tmp_path: Path, monkeypatch):
+    for name in ("三国", "西游"):
+        (tmp_path / os.fsdecode(name.encode("gbk") + b".txt")).write_text(f"the text of {name}")
+    for n_bytes in (1, 1 << 25):
+        monkeypatch.setattr(files, "PART_BYTES", n_bytes)
+        found = read(TextFiles(str(tmp_path)))
+        assert sorted(found["text"]) == ["the text of 三国", "the text of 西游"]
+        assert found["id"].is_unique().all()
