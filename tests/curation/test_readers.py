@@ -125,6 +125,14 @@ def test_paragraphs_of_a_large_file_are_those_of_a_small_one(tmp_path: Path, mon
     assert read(cut).equals(whole)
 
 
+def test_a_binary_paragraph_costs_no_other(tmp_path: Path):
+    (tmp_path / "x.txt").write_bytes(b"one\n\n" + b"\0" * 100 + b"bad\n\ntwo\nlines")
+    found = read(TextFiles(str(tmp_path), per="paragraph"))
+    assert found["reason"].to_list() == [None, "not_text", None]
+    assert found["id"].to_list() == ["x.txt#0", "x.txt#1", "x.txt#2"]
+    assert found["provenance"].to_list() == ["x.txt:1", "x.txt:3", "x.txt:5"]
+
+
 # ----------------------------------------------------------------------------- all
 
 
