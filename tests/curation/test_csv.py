@@ -48,3 +48,39 @@ def test_csv_huge_fields_and_open_quotes(tmp_path: Path):
     assert found["reason"].to_list()[:4] == [None, "too_large", None, "too_large"]
     assert found["text"].str.len_bytes().to_list()[0] == 150_000
     assert found["text"].to_list()[-1] == "end", "it goes on behind what the open quote swallowed"
+
+
+def test_blank_lines_within_quotes_stay(tmp_path: Path):
+    (tmp_path / "x.csv").write_bytes(b'n,text\r\n1,"one\n\ntwo"\n\n2,b\n')
+    source = CsvFiles(str(tmp_path))
+    assert told(source) == [("x.csv:2", "one\n\ntwo", True, None), ("x.csv:6", "b", True, None)]
+
+
+@pytest.mark.parametrize("header", ["te\rxt", "text" * 300_000], ids=["broken", "too_large"])
+def test_a_row_is_no_header_because_the_first_is_broken(tmp_path: Path, header: str):
+    (tmp_path / "x.csv").write_bytes(f"n,{header}\n1,text\n2,b\n".encode())
+    (tmp_path / "y.csv").write_text("n,text\n1,a\n")
+    found = told(CsvFiles(str(tmp_path), max_document_bytes=100))
+    assert [row[0] for row in found] == ["x.csv:1", "x.csv#broken_csv", "y.csv:2"]
+    assert [row[2] for row in found] == [False, False, True]
+
+
+def test_a_quote_that_nothing_closes(tmp_path: Path):
+    (tmp_path / "x.csv").write_text('n,text\n1,a\n2,"b\n3,c\n')
+    assert told(CsvFiles(str(tmp_path))) == [
+        ("x.csv:2", "a", True, None),
+        ("x.csv:3", "2,b\n3,c\n", False, "broken_csv"),
+    ]
+
+
+def test_a_ragged_row_gives_its_reason_to_no_other(tmp_path: Path):
+    (tmp_path / "x.csv").write_bytes(b"n,text\n1,caf\xe9,b\n2,plain\n")
+    assert [row[3] for row in told(CsvFiles(str(tmp_path)))] == ["ragged_row", None]
+
+
+@pytest.mark.parametrize("delimiter", [";;", "", '"', "\n"])
+def test_a_delimiter_is_one_character(tmp_path: Path, delimiter: str):
+    (tmp_path / "x.csv").write_text("text\n")
+    with pytest.raises(ConfigError) as caught:
+        CsvFiles(str(tmp_path), delimiter=delimiter)
+    assert (caught.value.key, caught.value.value) == ("delimiter", delimiter)
