@@ -110,6 +110,17 @@ def test_a_column_that_no_row_has(tmp_path: Path, key: str):
     ]
 
 
+def test_a_column_that_stands_further_on(tmp_path: Path):
+    path = tmp_path / "x.jsonl"
+    lines = [json.dumps({"text": "x" * 1000})] * 2500 + [json.dumps({"text": "y", "terms": "MIT"})]
+    path.write_text("\n".join(lines))
+    assert read(JsonLines(str(path), licence_column="terms"))["licence"].to_list()[-1] == "MIT"
+    path.write_text("\n".join(lines[-2:]))
+    assert read(JsonLines(str(path), licence_column="terms"))["licence"].to_list()[-1] == "MIT"
+    with pytest.raises(ConfigError):
+        JsonLines(str(path), text="body").parts()
+
+
 def test_too_large_a_line_among_others(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("llm.curation.streams.BLOCK_BYTES", 1000)
     large = json.dumps({"text": "y" * 12_000})
