@@ -103,10 +103,11 @@ class Parser:
     def parse_mildly(self, raw: bytes) -> tuple[Mapping[str, Any] | None, str | None]:
         """As `parse`, without msgspec; both give the same where both give a row."""
         try:
-            text, sound = raw.decode("utf-8"), True
+            # a mark stands wherever files were put one behind the other
+            text, sound = raw.decode("utf-8-sig"), True
         except UnicodeDecodeError:
             # JSON's own characters are ASCII, so a line has its structure before its encoding is known
-            text, sound = raw.decode("utf-8", "surrogateescape"), False
+            text, sound = raw.decode("utf-8-sig", "surrogateescape"), False
         try:
             row = json.loads(text, strict=False)
         except (ValueError, RecursionError):

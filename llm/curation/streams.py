@@ -18,6 +18,9 @@ FEED_BYTES = 1 << 10
 """Compressed bytes that a decompressor is given at a time: what it gives back for them must fit into memory.
 A kilobyte becomes a megabyte of deflate at most, and some 30 of zstd. Of bzip2 it may be a gigabyte, so that
 one and xz are asked for a block at a time."""
+MAX_WINDOW_BYTES = 1 << 31
+"""How far back zstd may point: as far as it goes, for public dumps are packed with `--long=31`. Such a file
+needs as much memory."""
 EXPANSION_GRACE_BYTES = 1 << 26
 EXCERPT_BYTES = 4096
 
@@ -58,7 +61,7 @@ def _zstd() -> _Decompressor:
     except ImportError as error:
         mend = "reading it needs zstandard: pip install zstandard"
         raise ConfigError("path", "a .zst file", mend) from error
-    found: _Decompressor = zstandard.ZstdDecompressor().decompressobj()
+    found: _Decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
     return found
 
 

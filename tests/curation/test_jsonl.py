@@ -78,6 +78,7 @@ def test_jsonl_tells_of_bad_lines(tmp_path: Path, line: bytes, text: str, reason
         (b'{"text": "gr\xc3\xbcn", "x": "\xe9"}', "grün", None),
         (b'{"text": "gr\xc3\xbcn \xff"}', "grün \ufffd", "undecodable"),
         (b'{"text": "a\tb"}', "a\tb", None),
+        (codecs.BOM_UTF8 + b'{"text": "a"}', "a", None),
         (b'{"text": "a", "x": NaN, "y": 1e999}', "a", None),
     ],
 )

@@ -83,3 +83,10 @@ def test_a_kilobyte_of_bzip2_is_not_unfolded_at_once(tmp_path: Path):
     found = list(blocks(tmp_path / "x.bz2"))
     assert sum(map(len, found)) == (1 << 25) + 3
     assert max(map(len, found)) <= 2 * BLOCK_BYTES
+
+
+def test_zstd_with_a_long_window(tmp_path: Path):
+    long = zstandard.ZstdCompressionParameters.from_level(1, window_log=28)
+    packed = zstandard.ZstdCompressor(compression_params=long).compressobj()
+    (tmp_path / "x.txt.zst").write_bytes(packed.compress(b"a text") + packed.flush())
+    assert told(TextFiles(str(tmp_path))) == [("x.txt.zst", "a text", True, None)]
