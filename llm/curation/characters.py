@@ -37,10 +37,11 @@ def without_surrogates(text: str) -> str:
 def is_binary(raw: bytes) -> bool:
     """Whether more than one in fifty of the first bytes is a control character that no text has.
 
-    They are a tenth of random bytes. Two are always allowed, for a short text may hold as many.
+    They are a tenth of random bytes. Of short texts, where one or two say little, they may be up to a tenth.
     """
     head = raw[:8192]
-    return len(head) - len(head.translate(None, CONTROL)) > 2 + len(head) / 50
+    n_control = len(head) - len(head.translate(None, CONTROL))
+    return n_control > min(len(head) / 10, 2 + len(head) / 50)
 
 
 class Decoder:

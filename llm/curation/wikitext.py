@@ -32,7 +32,7 @@ TEMPLATES = {
 MAX_UNCLOSED = 500
 """Brackets or tags that nothing closes: on more of them the parser's time would grow with their square."""
 OPEN_TAG = re.compile(r"<[a-zA-Z][^<>]*(?=<|\Z)")
-OPEN_LINK = re.compile(r"\[(?:[a-z]+:)?//")
+OPEN_LINK = re.compile(r"(?<!\[)\[(?:[a-zA-Z]+:|//)")
 START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
 
 HEADING = "\x1e"

@@ -71,6 +71,7 @@ def test_encodings_are_detected(tmp_path: Path, encoding: str, text: str):
         (b"", ("x.txt#empty", "", False, "empty")),
         (b"  \n", ("x.txt#empty", "", False, "empty")),
         (b"PK\x03\x04\0\0", ("x.txt", "PK\x03\x04", False, "not_text")),
+        (b"\0\0", ("x.txt", "", False, "not_text")),
         (b"a word and\0 more", ("x.txt", "a word and more", True, "nul_bytes")),
         (
             "gr\u00fcn, blau \u00e4 \u00f6".encode() + b"\xff",

@@ -98,7 +98,8 @@ def test_markup(markup: str, text: str | None):
         assert found == text
 
 
-@pytest.mark.parametrize("markup", ["[http://a ", "<b a="])
+@pytest.mark.parametrize("markup", ["[http://a ", "[mailto:a ", "<b a="])
 def test_what_nothing_closes_is_not_parsed(markup: str):
     assert plain_text(markup * 1600) is None
     assert plain_text(f"a {markup}") is not None
+    assert plain_text("[[File:a|[http://b c]]][[d:e]]" * 600) is not None
