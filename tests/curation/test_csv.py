@@ -56,7 +56,7 @@ def test_blank_lines_within_quotes_stay(tmp_path: Path):
     assert told(source) == [("x.csv:2", "one\n\ntwo", True, None), ("x.csv:6", "b", True, None)]
 
 
-@pytest.mark.parametrize("header", ["te\rxt", "text" * 300_000], ids=["broken", "too_large"])
+@pytest.mark.parametrize("header", ["text\rs", "text" * 300_000], ids=["broken", "too_large"])
 def test_a_row_is_no_header_because_the_first_is_broken(tmp_path: Path, header: str):
     (tmp_path / "x.csv").write_bytes(f"n,{header}\n1,text\n2,b\n".encode())
     (tmp_path / "y.csv").write_text("n,text\n1,a\n")

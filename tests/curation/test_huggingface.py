@@ -59,7 +59,7 @@ def test_wrong_configs(tmp_path: Path):
         HuggingFaceDataset("org/name", data_files="data/*.parquet")
     assert caught.value.key == "revision"
     pinned = HuggingFaceDataset("org/name", revision="abc", data_files="data/*.parquet").fingerprint()
-    assert pinned != HuggingFaceDataset("org/name", revision="abd", data_files="data/*.parquet").fingerprint()
+    assert pinned != HuggingFaceDataset("org/name", revision="def", data_files="data/*.parquet").fingerprint()
     with pytest.raises(ConfigError) as caught:
         HuggingFaceDataset("json", data_files=str(tmp_path / "no.jsonl")).fingerprint()
     assert caught.value.key == "data_files"
