@@ -13,6 +13,11 @@ SAMPLE_BYTES = 1 << 14
 MIN_EVIDENCE = 16
 """Bytes outside ASCII below which nobody can tell one single-byte encoding from another."""
 
+VALID = 0.75
+"""Share of the bytes outside ASCII that form characters of UTF-8, above which it is damaged UTF-8. Of the
+Universal Declaration of Human Rights in 33 other encodings at most 0.63 do (Greek in GB 18030), 0.47 of
+Japanese in EUC-JP."""
+
 
 def clean(text: str, reason: str | None = None) -> tuple[str, str | None]:
     """The text without NUL, and the first reason to say that it was altered.
@@ -30,9 +35,13 @@ def without_surrogates(text: str) -> str:
 
 
 def is_binary(raw: bytes) -> bool:
-    """Whether more than a tenth of the first bytes are control characters that no text has."""
+    """Whether more than one in fifty of the first bytes is a control character that no text has.
+
+    They are a tenth of random bytes. Of short texts, where one or two say little, they may be up to a tenth.
+    """
     head = raw[:8192]
-    return len(head) - len(head.translate(None, CONTROL)) > len(head) / 10
+    n_control = len(head) - len(head.translate(None, CONTROL))
+    return n_control > min(len(head) / 10, 2 + len(head) / 50)
 
 
 class Decoder:
@@ -52,9 +61,8 @@ class Decoder:
             return raw.decode(wide, "replace").removeprefix("\ufeff"), "reencoded"
         replaced = raw.decode("utf-8-sig", "replace")
         n_high = len(raw.translate(None, ASCII))
-        n_bad = replaced.count("\ufffd") - raw.count("\ufffd".encode())
-        # Bytes of another encoding seldom form whole characters of UTF-8: where most do, it is damaged UTF-8.
-        if n_high - n_bad > n_bad:
+        n_valid = len(replaced.replace("\ufffd", "").encode()) - (len(raw) - n_high)
+        if n_valid > n_high * (VALID if n_high >= MIN_EVIDENCE else 0.5):
             return replaced, "undecodable"
         for encoding in (self._found, None):
             encoding = encoding or _guess(raw, n_high)

@@ -13,7 +13,6 @@ from llm.curation import licences
 from llm.curation.characters import Decoder, is_binary
 from llm.curation.documents import Document
 from llm.curation.files import Bytes, FileSource, Piece, find, fingerprint
-from llm.curation.streams import blocks
 from llm.curation.text import gather
 from llm.files import digest
 from llm.types import ConfigError
@@ -147,7 +146,12 @@ class CodeFiles(FileSource):
             return given
         self._top = top
         excluded = Excluded(self.exclude)
-        found = [path for path in _walk(top, top, excluded) if path.name.lower().endswith(self.suffixes)]
+        # a folder is one that cannot be looked into
+        found = [
+            path
+            for path in _walk(top, top, excluded)
+            if path.name.lower().endswith(self.suffixes) or path.is_dir()
+        ]
         if not found:
             mend = f"the folder holds no file of {', '.join(self.languages)}"
             raise ConfigError("path", self.path, mend)
@@ -161,19 +165,20 @@ class CodeFiles(FileSource):
 
     def contents(self, piece: Piece) -> Iterator[Document | pl.DataFrame]:
         """The file, or why it is no document."""
-        raw, n_bytes, failure = gather(blocks(piece.path, limits=self.limits), self.max_document_bytes)
+        recoded, source = self.stream(piece)
+        raw, n_bytes, failure = gather(source, self.max_document_bytes)
         if failure is not None:
             raise failure
         if not raw or raw.isspace():
             return
-        made = self._judged(piece, raw, n_bytes)
+        made = self._judged(piece, raw, n_bytes, "reencoded" if recoded else None)
         folder = piece.path.parent
         licence = licences.of_header(made.text) or licences.of_folder(folder, self._top) or self.licence
         language = ENDS.get(piece.path.suffix.lower())
         domain = f"{self.domain}-{language}" if self.domain_per_language and language else self.domain
         yield made._replace(licence=licence, domain=domain)
 
-    def _judged(self, piece: Piece, raw: bytes, n_bytes: int) -> Document:
+    def _judged(self, piece: Piece, raw: bytes, n_bytes: int, reason: str | None) -> Document:
         if not self.keep_vendored and VENDORED.intersection(piece.path.relative_to(self._top).parts[:-1]):
             return self.reject(piece, "vendored", raw)
         if n_bytes > self.max_document_bytes:
@@ -181,13 +186,13 @@ class CodeFiles(FileSource):
         if is_binary(raw):
             return self.reject(piece, "not_text", raw)
         text, why = Decoder().decode(raw)
-        lines = text.splitlines()
+        lines = text.splitlines() or [text]
         longest, mean = max(map(len, lines)), len(text) / len(lines)
         if ".min." in piece.path.name or longest > self.max_line or mean > self.max_mean_line:
             return self.reject(piece, "minified", text, score=longest)
         if GENERATED.search("\n".join(lines[:10])):
             return self.reject(piece, "generated", text)
-        return self.document(piece, None, text, why)
+        return self.document(piece, None, text, why or reason)
 
 
 class Excluded:
@@ -231,8 +236,13 @@ def _wildcard(found: re.Match[str]) -> str:
 
 
 def _walk(folder: Path, top: Path, excluded: Excluded) -> Iterator[Path]:
-    """Files in order, without links, hidden folders and what is excluded."""
-    for path in sorted(folder.iterdir()):
+    """Files in order, without links, hidden folders and what is excluded; folders that may not be read."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for path in paths:
         if path.is_symlink():
             continue
         is_folder = path.is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 
 import polars as pl
@@ -11,6 +12,7 @@ from llm.curation.characters import Decoder
 from llm.curation.documents import Document
 from llm.curation.files import Bytes, Columns, Piece, Ratio
 from llm.curation.streams import Unreadable, chunks
+from llm.types import ConfigError
 
 FIELD_CHARS = 131_072
 """Python's own limit of a field, which is not lowered."""
@@ -20,14 +22,18 @@ class CsvFiles(Columns):
     """Tables (.csv, .tsv): a file, a folder or a glob pattern. Quoted fields may hold line ends.
 
     A row with more or fewer fields than the header is set aside as `ragged_row`: which of its fields is the
-    text cannot be told. So is a field above `max_document_bytes` (`too_large`), such as the rest of a file
-    after a quote that nothing closes. Further arguments as in `llm.curation.files.Columns`.
+    text cannot be told. So are a field above `max_document_bytes` (`too_large`) and the rest of a file after
+    a quote that nothing closes (`broken_csv`, or `too_large` if it is that). Of a file whose header is set
+    aside nothing is read. Further arguments as in `llm.curation.files.Columns`.
 
     Args:
         path: File, folder or pattern.
         text: Column of the text.
         delimiter: One character; a tab for .tsv and a comma else when null.
         header: Names of the columns, for files whose first row is not their names.
+
+    Raises:
+        ConfigError: the delimiter is not one character, or nothing at `path`.
     """
 
     suffixes = (".csv", ".tsv")
@@ -49,6 +55,7 @@ class CsvFiles(Columns):
         max_decompressed_bytes: Bytes = 1_000_000_000_000,
         max_expansion: Ratio = 300.0,
     ) -> None:
+        self.check_arguments(delimiter)
         self.delimiter, self.header = delimiter, None if header is None else list(header)
         super().__init__(
             path,
@@ -64,27 +71,42 @@ class CsvFiles(Columns):
             max_expansion=max_expansion,
         )
 
+    @staticmethod
+    def check_arguments(delimiter: str | None = None) -> None:
+        """The delimiter parts fields.
+
+        Raises:
+            ConfigError: it is more or less than one character, a quote or a line's end. Key `delimiter`.
+        """
+        if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+            raise ConfigError("delimiter", delimiter, "must be one character, such as ; or |")
+
     def contents(self, piece: Piece) -> Iterator[Document | pl.DataFrame]:
         """One document or reject for each row that is not blank; its place is the row's first line."""
         lines = _Lines(*self.stream(piece), self.max_document_bytes)
         header = self.header
         for place, fields in self._rows(piece, lines):
+            reason = lines.reason()  # whatever becomes of the row, the next one has its own
             for number, raw, n_bytes in lines.taken():
                 yield self.reject(piece, "too_large", raw, number, n_bytes)
+                if header is None:
+                    raise Unreadable("broken_csv")
             if isinstance(fields, Document):
                 yield fields
+                if header is None:
+                    raise Unreadable("broken_csv")
             elif header is None:
                 header = fields
             elif len(fields) != len(header):
                 yield self.reject(piece, "ragged_row", ",".join(fields), place)
             else:
                 row = dict(zip(header, fields, strict=True))
-                yield self.row(piece, place, row, ",".join(fields), lines.reason())
+                yield self.row(piece, place, row, ",".join(fields), reason)
         for number, raw, n_bytes in lines.taken():
             yield self.reject(piece, "too_large", raw, number, n_bytes)
 
     def _rows(self, piece: Piece, lines: _Lines) -> Iterator[tuple[int, list[str] | Document]]:
-        name = piece.path.name
+        name = piece.path.name.lower()
         delimiter = self.delimiter or ("\t" if ".tsv" in name else ",")
         reader = csv.reader(lines, delimiter=delimiter)
         while True:
@@ -99,7 +121,9 @@ class CsvFiles(Columns):
                 continue
             if fields is None:
                 return
-            if fields:
+            if lines.ended:  # it was looking for the end of a quoted field
+                yield place, self.reject(piece, "broken_csv", ",".join(fields), place)
+            elif fields:
                 yield place, fields
 
     def headers(self) -> Iterator[Sequence[str]]:
@@ -114,7 +138,7 @@ class CsvFiles(Columns):
                 first = next((row for _, row in self._rows(piece, lines)), None)
             except Unreadable:
                 continue
-            if isinstance(first, list):
+            if isinstance(first, list) and not lines.taken():
                 yield first
 
 
@@ -122,7 +146,7 @@ class _Lines:
     """The lines of a stream as text, for `csv.reader`, with what was found wrong on the way."""
 
     def __init__(self, recoded: bool, source: Iterator[bytes], max_bytes: int) -> None:
-        self.line, self.last = 1, ""
+        self.line, self.last, self.ended = 1, "", False
         self._recoded, self._decoder = recoded, Decoder()
         self._reason: str | None = None
         self._too_large: list[tuple[int, bytes, int]] = []
@@ -132,7 +156,11 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        self.last = next(self._lines)
+        try:
+            self.last = next(self._lines)
+        except StopIteration:
+            self.ended = True
+            raise
         return self.last
 
     def _read(self, source: Iterator[bytes], max_bytes: int) -> Iterator[str]:
@@ -141,9 +169,8 @@ class _Lines:
                 self._too_large.append((self.line, chunk.data, chunk.n_bytes))
                 self.line += chunk.n_lines
                 continue
-            for raw in (
-                chunk.data.splitlines(keepends=True) if b"\r" not in chunk.data else _lines(chunk.data)
-            ):
+            # lines end in a line feed only: a lone carriage return is part of a field
+            for raw in io.BytesIO(chunk.data):
                 text, reason = self._decoder.decode(raw)
                 self._reason = self._reason or reason
                 self.line += 1
@@ -158,10 +185,3 @@ class _Lines:
         """Lines left out since the last call, for their size: number, beginning, bytes."""
         found, self._too_large = self._too_large, []
         return found
-
-
-def _lines(data: bytes) -> Iterator[bytes]:
-    """Lines that end in a line feed only: a lone carriage return is part of a field."""
-    for line in data.split(b"\n"):
-        if line:
-            yield line + b"\n"

@@ -14,6 +14,8 @@ from llm.curation.characters import without_surrogates
 from llm.types import ConfigError
 
 FRAME_CHARS = 1 << 24
+DOCUMENT_CHARS = 300
+"""What a document weighs beside its text, or a frame of empty ones would know no end."""
 EXCERPT_CHARS = 500
 
 SCHEMA = {
@@ -81,7 +83,7 @@ def batched(found: Iterable[Document | pl.DataFrame]) -> Iterator[pl.DataFrame]:
     for one in found:
         if isinstance(one, Document):
             held.append(one)
-            n_held += len(one.text)
+            n_held += len(one.text) + DOCUMENT_CHARS
         if held and (n_held >= FRAME_CHARS or not isinstance(one, Document)):
             yield frame(held)
             held, n_held = [], 0

@@ -68,11 +68,11 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
 
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:
     """A digest of names, sizes and times of change: reading gigabytes to find nothing new would be slow."""
-    told = [(_printable(str(path.resolve())), *_state(path)) for path in paths]
+    told = [(_printable(str(path.resolve())), *state_of(path)) for path in paths]
     return digest([settings, told])
 
 
-def _state(path: Path) -> tuple[int, int]:
+def state_of(path: Path) -> tuple[int, int]:
     """Size and time of change; of a link that leads nowhere, which is recorded when it is read, none."""
     try:
         found = path.stat()
@@ -93,8 +93,8 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def _printable(name: str) -> str:
-    """A file's name as text: its bytes need not be any."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """A file's name as text: its bytes need not be any, and two names stay two."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class Piece(NamedTuple):
@@ -230,12 +230,15 @@ class FileSource(Streamed):
                 group.clear()
 
         for path, name in zip(self._paths, labels(self._paths), strict=True):
-            size, _ = _state(path)
+            size, _ = state_of(path)
             if size > room:
                 close()
                 room = PART_BYTES
             if size > PART_BYTES:
-                pieces = list(self.cut(Piece(path, name), size))
+                try:
+                    pieces = list(self.cut(Piece(path, name), size))
+                except (OSError, Unreadable):  # the ledger is told when it is read
+                    pieces = [Piece(path, name)]
                 found |= {name if len(pieces) == 1 else f"{name}@{one.start}": [one] for one in pieces}
                 continue
             group.append(Piece(path, name))
@@ -303,8 +306,13 @@ class Columns(FileSource):
         Raises:
             ConfigError: no file has one of the columns. Key: the one that names it.
         """
-        check_columns(self.wanted, self.headers())
+        check_columns(self.checked, self.headers())
         return super().parts()
+
+    @property
+    def checked(self) -> dict[str, str]:
+        """Those of `wanted` of which `headers` shows whether there are any."""
+        return self.wanted
 
     @abstractmethod
     def headers(self) -> Iterator[Sequence[str]]:

@@ -20,13 +20,15 @@ from llm.curation.documents import Document, require
 from llm.curation.files import Bytes, FileSource, Piece, Ratio
 from llm.curation.text import gather
 
-MAX_DEPTH = 250
-"""libxml2 cuts a page off where more elements than that lie in one another."""
+MAX_DEPTH = 256
+"""libxml2, by which trafilatura reads a page, cuts it off where as many elements lie in one another."""
 
 CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.IGNORECASE)
 XML_ENCODING = re.compile(rb"^\s*<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w:.-]+)", re.IGNORECASE)
 LICENCE_LINK = re.compile(
-    r"<(?:a|link)\b(?=[^>]{0,500}\brel\s*=\s*[\"']?[^\"'>]*\blicen[sc]e\b)[^>]{0,500}\bhref\s*=\s*[\"']?"
+    # bounded, and never beyond the next tag, so that it takes no longer the more of them there are
+    r"<(?:a|link)\b(?=[^<>]{0,500}\brel\s*=\s*[\"']?[^<>\"']{0,100}\blicen[sc]e\b)"
+    r"[^<>]{0,500}\bhref\s*=\s*[\"']?"
     r"(?:https?:)?//creativecommons\.org/(licenses/([a-z-]+)/([\d.]+)|publicdomain/(zero|mark)/1\.0)",
     re.IGNORECASE,
 )
@@ -66,15 +68,26 @@ class Extractor:
             found = trafilatura.extract(page, include_comments=False, output_format="txt")
         except Exception:  # whatever a page does to it, the next one may be sound
             return self._visible(page)
-        if found:
-            return Extraction(*_sound(found, reason))
-        return self._visible(page, only_deep=True)
+        if not found:
+            return self._visible(page, only_deep=True)
+        # it says nothing of what stands behind the deep place
+        return self._visible(page) if _cut_off(page) else Extraction(*_sound(found, reason))
 
     def _visible(self, page: str, *, only_deep: bool = False) -> Extraction:
         text, depth = visible(page)
-        if not text or (only_deep and depth <= MAX_DEPTH):
+        if not text or (only_deep and depth < MAX_DEPTH):
             return Extraction("", False, "no_main_text")
         return Extraction(*_sound(text, "extraction_fallback"))
+
+
+def _cut_off(page: str) -> bool:
+    """Whether trafilatura has not seen all of the page."""
+    if page.count("<") < MAX_DEPTH:
+        return False
+    import trafilatura
+
+    tree = trafilatura.load_html(page)
+    return tree is not None and bool(tree.xpath("/*" * MAX_DEPTH))
 
 
 def _sound(text: str, reason: str | None) -> tuple[str, bool, str | None]:
@@ -90,6 +103,8 @@ INLINE = frozenset(re.findall(r"\w+", """
 OPEN = frozenset(re.findall(r"\w+", """
     area base br col embed hr img input link meta param source track wbr p li dd dt tr td th option tbody
     thead tfoot"""))  # fmt: skip
+# more digits than python makes a number of; no character has more than seven
+ABSURD = re.compile(r"&#[0-9]{1000,};?")
 TAG = re.compile(r"<(?P<end>/?)(?P<name>[a-zA-Z][\w:-]*)[^<>]*>?|(?P<comment><!--)|<[!?/][^<>]*>?|<")
 
 
@@ -122,7 +137,7 @@ def visible(page: str) -> tuple[str, int]:
 
 
 def _shown(data: str) -> str:
-    return re.sub(r"\s+", " ", unescape(data))
+    return re.sub(r"\s+", " ", unescape(ABSURD.sub("\ufffd", data)))
 
 
 def _after(page: str, mark: str, at: int) -> int:

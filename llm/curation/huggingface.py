@@ -15,6 +15,9 @@ from llm.curation.documents import Document, Streamed, batched, excerpt, require
 from llm.files import canonical, digest
 from llm.types import ConfigError
 
+BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "webdataset", "xml"})
+"""Names that mean no dataset but how `data_files` are read."""
+
 
 class HuggingFaceDataset(Streamed):
     """A dataset of the Hugging Face Hub or of local files, read through `datasets` without storing it.
@@ -80,7 +83,8 @@ class HuggingFaceDataset(Streamed):
         Raises:
             ConfigError: it is not. Key `revision`.
         """
-        if revision is None and data_files is None and not Path(dataset).expanduser().exists():
+        builder = data_files is not None and dataset in BUILDERS
+        if revision is None and not builder and not Path(dataset).expanduser().exists():
             mend = f"{dataset} is no local folder, and on the Hub it can change: give a commit"
             raise ConfigError("revision", None, mend)
 
@@ -93,23 +97,39 @@ class HuggingFaceDataset(Streamed):
         Raises:
             ConfigError: there is no such dataset, or none of its first rows has a column.
         """
-        rows = (list(row) for row, _ in zip(self._stream(), range(100), strict=False))
         features = self._stream().features
-        files.check_columns(self._wanted, iter([list(features)]) if features else rows)
+        files.check_columns(self._wanted, iter([list(features)]) if features else self._first_rows())
         return [f"{self.split}-{index:05}" for index in range(self._stream().num_shards)]
+
+    def _first_rows(self) -> Iterator[list[str]]:
+        import datasets
+
+        try:
+            yield from (list(row) for row, _ in zip(self._stream(), range(100), strict=False))
+        except (datasets.exceptions.DatasetsError, ValueError):
+            return  # the ledger is told when they are read
 
     def read(self, part: str) -> Iterator[pl.DataFrame]:
         """Frames of documents and of rows that are none."""
         yield from batched(self._documents(part))
 
     def fingerprint(self) -> str:
-        """All settings, and names, sizes and times of local files."""
+        """All settings, and names, sizes and times of local files; what is on the Hub has its `revision`.
+
+        Raises:
+            ConfigError: a local file is not there. Key `data_files`.
+        """
         settings = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         here = Path(self.dataset).expanduser()
         local = sorted(one for one in here.rglob("*") if one.is_file()) if here.is_dir() else []
+        on_hub = not here.is_dir() and self.dataset not in BUILDERS
         for pattern in self.data_files:
-            place = str(here / pattern) if here.is_dir() else pattern
-            local += [] if "://" in pattern else files.find(place, ("",))
+            if on_hub or "://" in pattern:
+                continue
+            try:
+                local += files.find(str(here / pattern) if here.is_dir() else pattern, ("",))
+            except ConfigError as mistake:
+                raise ConfigError("data_files", pattern, mistake.mend) from mistake
         return digest([settings, files.fingerprint(local)])
 
     def _stream(self) -> Any:

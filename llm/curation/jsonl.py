@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,8 +12,8 @@ import polars as pl
 
 from llm.curation.characters import Decoder
 from llm.curation.documents import Document
-from llm.curation.files import Columns, Piece, cut_at
-from llm.curation.streams import Unreadable, chunks
+from llm.curation.files import Columns, Piece, cut_at, state_of
+from llm.curation.streams import BLOCK_BYTES, Unreadable, chunks, is_compressed
 
 
 class JsonLines(Columns):
@@ -48,17 +49,29 @@ class JsonLines(Columns):
             line += chunk.n_lines
 
     def headers(self) -> Iterator[Sequence[str]]:
-        """Keys of the rows in the first megabyte of each file."""
+        """Keys of the rows in the first megabyte of each file.
+
+        Later rows may have others, so of large files only the text's is looked for.
+        """
         for path in self._paths:
             try:
-                first = next(chunks(self.stream(Piece(path, ""))[1], b"\n", self.max_document_bytes), None)
+                # the second is the last line where no line end follows it
+                first = list(
+                    islice(chunks(self.stream(Piece(path, ""))[1], b"\n", self.max_document_bytes), 2)
+                )
             except Unreadable:
                 continue
             parser = Parser(())
-            for raw in first.data.split(b"\n") if first is not None and first.whole else ():
+            for raw in b"".join(chunk.data for chunk in first if chunk.whole).split(b"\n"):
                 row, _ = parser.parse(raw)
                 if row is not None:
                     yield list(row)
+
+    @property
+    def checked(self) -> dict[str, str]:
+        """All columns where all of every file is looked at, else that of the text."""
+        whole = not any(is_compressed(path) or state_of(path)[0] > BLOCK_BYTES for path in self._paths)
+        return self.wanted if whole else {"text": self.text}
 
     def cut(self, piece: Piece, size: int) -> Iterator[Piece]:
         """Ranges that end after lines."""
@@ -90,10 +103,11 @@ class Parser:
     def parse_mildly(self, raw: bytes) -> tuple[Mapping[str, Any] | None, str | None]:
         """As `parse`, without msgspec; both give the same where both give a row."""
         try:
-            text, sound = raw.decode("utf-8"), True
+            # a mark stands wherever files were put one behind the other
+            text, sound = raw.decode("utf-8-sig"), True
         except UnicodeDecodeError:
             # JSON's own characters are ASCII, so a line has its structure before its encoding is known
-            text, sound = raw.decode("utf-8", "surrogateescape"), False
+            text, sound = raw.decode("utf-8-sig", "surrogateescape"), False
         try:
             row = json.loads(text, strict=False)
         except (ValueError, RecursionError):

@@ -6,7 +6,12 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-NAMES = re.compile(r"(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
+# a module may be called license.py
+SOURCES = (
+    "c|cc|cpp|cs|css|cu|cxx|dart|ex|exs|go|h|hh|hpp|hs|java|jl|js|json|jsx|kt|lua|mjs|ml|php|pl|pm|ps1|py|pyi|r|rb|"
+    "rs|scala|sh|sql|swift|ts|tsx|xml|ya?ml|zig"
+)
+NAMES = re.compile(rf"(?!.*\.({SOURCES})$)(licen[sc]e|copying|unlicense)([-._].*)?", re.IGNORECASE)
 # of spaces in a row no two parts of the pattern may take some, or a long row is tried in every division
 HEADER = re.compile(
     r"SPDX-License-Identifier:\s*+([\w.+()-](?:[\w.+() -]*[\w.+()-])?)[^\S\n]*+(?:\*/|-->|[\"'#;]|$)",
@@ -15,9 +20,12 @@ HEADER = re.compile(
 READ_BYTES = 1 << 16
 
 PHRASES = (
+    # the whole text, which names the GNU licences as secondary ones
+    ("MPL-2.0", "mozilla public license version 2.0 1 definitions"),
     ("AGPL-3.0", "gnu affero general public license version 3"),
     ("LGPL-3.0", "gnu lesser general public license version 3"),
     ("LGPL-2.1", "gnu lesser general public license version 2.1"),
+    ("LGPL-2.0", "gnu library general public license version 2"),
     ("GPL-3.0", "gnu general public license version 3"),
     ("GPL-2.0", "gnu general public license version 2"),
     ("Apache-2.0", "apache license version 2.0"),

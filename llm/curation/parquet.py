@@ -10,10 +10,11 @@ import polars as pl
 
 from llm.curation.documents import EXCERPT_CHARS, FRAME_CHARS, SCHEMA, Document
 from llm.curation.files import FIELDS, PART_BYTES, Bytes, Columns, Piece, find
-from llm.curation.streams import Unreadable
+from llm.curation.streams import Unreadable, blocks
 from llm.types import ConfigError
 
-FIRST_ROWS = 512
+FIRST_ROWS = 16
+"""Few, for nothing tells what they weigh before they are read."""
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What polars raises for damaged files; it panics over some pages, and that is no `Exception`."""
 
@@ -96,7 +97,7 @@ class Parquet(Columns):
 
     def contents(self, piece: Piece) -> Iterator[Document | pl.DataFrame]:
         """Frames of rows; their places count from 0."""
-        if piece.path.stat().st_size == 0:
+        if next(blocks(piece.path, stop=1), None) is None:
             return
         try:
             scan = pl.scan_parquet(piece.path, glob=False)
@@ -114,7 +115,7 @@ class Parquet(Columns):
                 yield found
                 at += n_rows
                 # as many rows as fill a frame, were they like these
-                size = int(found["text"].str.len_bytes().sum() or 0)
+                size = int(taken["text"].str.len_bytes().sum() or 0)
                 n_rows = max(1, min(4 * n_rows, n_rows * FRAME_CHARS // max(1, size)))
         except BROKEN as error:
             raise Unreadable("corrupt") from error

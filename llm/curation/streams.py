@@ -16,7 +16,11 @@ from llm.types import ConfigError
 BLOCK_BYTES = 1 << 20
 FEED_BYTES = 1 << 10
 """Compressed bytes that a decompressor is given at a time: what it gives back for them must fit into memory.
-A kilobyte becomes a megabyte of deflate at most, and some 30 of zstd or bzip2."""
+A kilobyte becomes a megabyte of deflate at most, and some 30 of zstd. Of bzip2 it may be a gigabyte, so that
+one and xz are asked for a block at a time."""
+MAX_WINDOW_BYTES = 1 << 31
+"""How far back zstd may point: as far as it goes, for public dumps are packed with `--long=31`. Such a file
+needs as much memory."""
 EXPANSION_GRACE_BYTES = 1 << 26
 EXCERPT_BYTES = 4096
 
@@ -57,7 +61,7 @@ def _zstd() -> _Decompressor:
     except ImportError as error:
         mend = "reading it needs zstandard: pip install zstandard"
         raise ConfigError("path", "a .zst file", mend) from error
-    found: _Decompressor = zstandard.ZstdDecompressor().decompressobj()
+    found: _Decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
     return found
 
 
@@ -71,7 +75,7 @@ DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 def is_compressed(path: Path) -> bool:
     """Whether the name says so."""
-    return path.suffix in DECOMPRESSORS
+    return path.suffix.lower() in DECOMPRESSORS
 
 
 def blocks(path: Path, start: int = 0, stop: int | None = None, limits: Limits = LIMITS) -> Iterator[bytes]:
@@ -83,7 +87,9 @@ def blocks(path: Path, start: int = 0, stop: int | None = None, limits: Limits =
     try:
         with path.open("rb", buffering=BLOCK_BYTES) as file:
             if is_compressed(path):
-                yield from _joined(_bounded(_expanded(file, DECOMPRESSORS[path.suffix]), file, limits))
+                yield from _joined(
+                    _bounded(_expanded(file, DECOMPRESSORS[path.suffix.lower()]), file, limits)
+                )
                 return
             file.seek(start)
             left = float("inf") if stop is None else stop - start
@@ -104,7 +110,7 @@ def _expanded(file: BinaryIO, make: Callable[[], _Decompressor]) -> Iterator[byt
                     rest = rest.lstrip(b"\0")  # padding, as tape archivers leave it
                     decompressor = make() if rest else None
                 if decompressor is not None:
-                    yield decompressor.decompress(rest)
+                    yield from _pieces(decompressor, rest)
                     rest = b""
                     if decompressor.eof:
                         rest, decompressor = decompressor.unused_data, None
@@ -117,6 +123,15 @@ def _expanded(file: BinaryIO, make: Callable[[], _Decompressor]) -> Iterator[byt
         raise Unreadable("corrupt") from error
     if decompressor is not None:
         raise Unreadable("truncated")
+
+
+def _pieces(decompressor: _Decompressor, data: bytes) -> Iterator[bytes]:
+    if not isinstance(decompressor, bz2.BZ2Decompressor | lzma.LZMADecompressor):
+        yield decompressor.decompress(data)
+        return
+    yield decompressor.decompress(data, BLOCK_BYTES)
+    while not decompressor.eof and not decompressor.needs_input:
+        yield decompressor.decompress(b"", BLOCK_BYTES)
 
 
 def _bounded(pieces: Iterable[bytes], file: BinaryIO, limits: Limits) -> Iterator[bytes]:

@@ -69,10 +69,9 @@ class TextFiles(FileSource):
     def _paragraphs(self, piece: Piece, source: Iterator[bytes], reason: str | None) -> Iterator[Document]:
         decoder, line, number = Decoder(), piece.line, piece.number
         for chunk in chunks(_unix(source), b"\n\n", self.max_document_bytes):
-            if is_binary(chunk.data):
-                yield self.reject(piece, "not_text", chunk.data, line)
-            elif not chunk.whole:
-                yield self.reject(piece, "too_large", chunk.data, line, chunk.n_bytes)
+            if not chunk.whole:
+                why = "not_text" if is_binary(chunk.data) else "too_large"
+                yield self.reject(piece, why, chunk.data, line, chunk.n_bytes)
                 number += 1
             else:
                 at = line
@@ -88,7 +87,9 @@ class TextFiles(FileSource):
     ) -> Document:
         line += len(block) - len(block.lstrip(b"\n"))
         block = block.strip(b"\n")
-        if len(block) > self.max_document_bytes:
+        if is_binary(block):
+            made = self.reject(piece, "not_text", block, line)
+        elif len(block) > self.max_document_bytes:
             made = self.reject(piece, "too_large", block, line, len(block))
         else:
             text, why = decoder.decode(block)

@@ -60,11 +60,14 @@ class WarcFiles(FileSource):
 
         extractor = Extractor(self.max_tags)
         raw = _Raw(blocks(piece.path, limits=self.limits))
-        number = 0
+        number = -1
         try:
             for number, record in enumerate(ArchiveIterator(io.BufferedReader(raw, 1 << 16))):
                 if record.rec_type in ("response", "resource", "revisit", "conversion"):
-                    made = self._record(piece, number, record, extractor)
+                    try:
+                        made = self._record(piece, number, record, extractor)
+                    except Exception:  # whatever is in it, the next one may be sound
+                        made = self.reject(piece, "broken_record", "", number)
                     headers = record.rec_headers
                     name = headers.get_header("WARC-Record-ID")
                     url = headers.get_header("WARC-Target-URI")
@@ -73,7 +76,7 @@ class WarcFiles(FileSource):
                         provenance=excerpt(url.strip("<> ")) if url else made.provenance,
                     )
         except (ArchiveLoadFailed, StatusAndHeadersParserException, ValueError, EOFError) as error:
-            raise raw.failure or Unreadable("corrupt" if number else "not_warc") from error
+            raise raw.failure or Unreadable("not_warc" if number < 0 else "corrupt") from error
         if raw.failure is not None:
             raise raw.failure
 
@@ -84,9 +87,8 @@ class WarcFiles(FileSource):
         if record.rec_type == "response":
             status = record.http_headers.get_statuscode() if record.http_headers else ""
             if status != "200":
-                return self.reject(
-                    piece, "http_status", "", number, int(status) if status.isdigit() else None
-                )
+                score = int(status) if status.isascii() and status.isdigit() else None
+                return self.reject(piece, "http_status", "", number, score)
         if record.rec_type != "conversion" and kind not in PAGES:
             return self.reject(piece, "not_html", kind, number)
         try:

@@ -31,9 +31,12 @@ TEMPLATES = {
 
 MAX_UNCLOSED = 500
 """Brackets or tags that nothing closes: on more of them the parser's time would grow with their square."""
+OPEN_TAG = re.compile(r"<[a-zA-Z][^<>]*(?=<|\Z)")
+OPEN_LINK = re.compile(r"(?<!\[)\[(?:[a-zA-Z]+:|//)")
 START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
 
 HEADING = "\x1e"
+"""Our mark of a line that is one; taken out of the page's own characters."""
 SWITCH = re.compile(r"__[A-Z]+__")
 EMPTY_BRACKETS = re.compile(r" ?[(（][ ,;:.–-]{0,20}[)）]")  # noqa: RUF001  (those of East Asian texts)
 INTERLANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z-]+)?")
@@ -56,7 +59,7 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
     if _unclosed(markup) > MAX_UNCLOSED:
         return None
     try:
-        tree = mwparserfromhell.parse(markup, skip_style_tags=False)
+        tree = mwparserfromhell.parse(markup.replace(HEADING, ""), skip_style_tags=False)
         text = "".join(_words(tree, dropped))
     except (mwparserfromhell.parser.ParserError, RecursionError, ValueError):
         return None
@@ -68,7 +71,9 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
 def _unclosed(markup: str) -> int:
     pairs = (("{{", "}}"), ("[[", "]]"), ("{|", "|}"))
     tags = len(START_TAG.findall(markup)) - markup.count("</")
-    return max(tags, *(markup.count(opening) - markup.count(closing) for opening, closing in pairs))
+    links = len(OPEN_LINK.findall(markup)) - markup.count("]") + 2 * markup.count("]]")
+    others = (markup.count(opening) - markup.count(closing) for opening, closing in pairs)
+    return max(tags, len(OPEN_TAG.findall(markup)), links, *others)
 
 
 def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:
@@ -81,7 +86,7 @@ def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:
         elif kind == "ExternalLink":
             yield from _words(node.title, dropped) if node.title is not None else ()
         elif kind == "HTMLEntity":
-            yield str(node.normalize())
+            yield str(node.normalize()).replace(HEADING, "")
         elif kind == "Heading":
             title = "".join(_words(node.title, dropped)).strip()
             yield f"\n{HEADING}{node.level}{title}\n"

@@ -202,8 +202,8 @@ def test_a_mistake_behind_a_decision_does_not_cost_it(home: Path, monkeypatch: p
         return curation
 
     n_decided = decided(monkeypatch)
-    with pytest.raises(ConfigError, match="lengthh"):
-        curate(run=Run(home / "run"), curation=twice(ExactDedup(keep="best", by="lengthh")))
+    with pytest.raises(ConfigError, match="extent"):
+        curate(run=Run(home / "run"), curation=twice(ExactDedup(keep="best", by="extent")))
     assert len(n_decided) == 1
     found = outputs(home / "run", twice(ExactDedup()))
     assert len(n_decided) == 2, "the first decision was made again"

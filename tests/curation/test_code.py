@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ MIT = """The MIT License
 Copyright (c) 2020 Somebody
 Permission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files"""
+GPL_NAMED = "the GNU General Public License, Version 2.0, the GNU Affero General Public License, Version 3.0"
 APACHE = "                    Apache License\n              Version 2.0, January 2004\n"
 
 
@@ -33,6 +35,7 @@ def test_tree(tmp_path: Path):
         "b.py": "# SPDX-License-Identifier: GPL-2.0-only OR MIT\ny = 2\n",
         "lib/COPYING.txt": APACHE,
         "lib/deep/c.go": "package c\n",
+        "lib/deep/license.go": "package c\n",
         "odd/LICENSE": "You may look at it.",
         "odd/d.rs": "fn d() {}\n",
         "node_modules/e/index.js": "e()\n",
@@ -42,6 +45,8 @@ def test_tree(tmp_path: Path):
         "i.c": b"\0\1\2\3\4binary\5\6\7",
         "j.py": "",
         "k.py": b"# caf\xe9\n",
+        "m.cs": codecs.BOM_UTF8,
+        "n.sql": "SELECT 1;\n".encode("utf-16"),
         "notes.txt": "no code",
         ".hidden/l.py": "l = 1\n",
         "tests/m.py": "m = 1\n",
@@ -58,6 +63,9 @@ def test_tree(tmp_path: Path):
         "j.py#empty": "empty",
         "k.py": "reencoded",
         "lib/deep/c.go": None,
+        "lib/deep/license.go": None,
+        "m.cs#empty": "empty",
+        "n.sql": "reencoded",
         "node_modules/e/index.js": "vendored",
         "odd/d.rs": None,
     }
@@ -137,7 +145,10 @@ def test_licences_of_texts():
     assert of_text(APACHE) == "Apache-2.0"
     assert of_text("GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007") == "GPL-3.0"
     assert of_text("GNU LESSER GENERAL PUBLIC LICENSE\nVersion 2.1, February 1999") == "LGPL-2.1"
+    assert of_text("GNU LIBRARY GENERAL PUBLIC LICENSE\nVersion 2, June 1991") == "LGPL-2.0"
     assert of_text("Mozilla Public License Version 2.0\n===") == "MPL-2.0"
+    own_text = "Mozilla Public License Version 2.0\n===\n1. Definitions\n---\n1.1. Contributor\n" + GPL_NAMED
+    assert of_text(own_text) == "MPL-2.0"
     assert of_text("All rights reserved.") is None
     assert (
         of_header("/* SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception */")
@@ -146,3 +157,19 @@ def test_licences_of_texts():
     assert of_header("x = 1") is None
     assert of_header("-- SPDX-License-Identifier: MIT  \r\n x = 1") == "MIT"
     assert of_header("SPDX-License-Identifier:" + " " * 4000 + ",") is None  # and at once
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch):
+    write(tmp_path, {"a.py": "a\n", "sub/b.py": "b\n"})
+    listed = Path.iterdir
+
+    def refuse(self):
+        if self.name == "sub":
+            raise PermissionError
+        return listed(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert told(CodeFiles(str(tmp_path))) == [
+        ("a.py", "a\n", True, None),
+        ("sub#unreadable", "", False, "unreadable"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,22 @@ def test_pages_that_are_none(tmp_path: Path, page: str, reason: str):
         assert found[1].split("\n") == ["one of many"] * 3000
 
 
+def test_what_stands_behind_a_deep_place_is_not_lost():
+    deep = PAGE.replace("<p>1.", "<div>" * 300 + "deep" + "</div>" * 300 + "<p>1.")
+    found = Extractor(50_000).extract(deep)
+    assert found.reason == "extraction_fallback"
+    assert "3. The members" in found.text
+    open_tags = "".join(f"<div><p><font>{number}. {SENTENCE * 3}</p></div>" for number in range(300))
+    found = Extractor(50_000).extract(PAGE.replace(PARAGRAPHS, open_tags))
+    assert found.reason is None
+    assert "299. The members" in found.text, "tags that a parser closes make no page deep"
+
+
 @pytest.mark.parametrize(
     "page",
     ["<![" + "<" * 30 + "\0", "<" * 40_000, "&#x110000; &#xd800;" * 9, "<p" + " a" * 40_000,
-     "<script>" * 60_000, "<!--" * 60_000, "<p <p " * 60_000],
-    ids=range(7),
+     "<script>" * 60_000, "<!--" * 60_000, "<p <p " * 60_000, "<p>" * 50_001 + "&#" + "1" * 5000 + ";"],
+    ids=range(8),
 )  # fmt: skip
 def test_broken_markup_ends_no_run(page: str):
     found = Extractor(50_000).extract(page)
@@ -113,3 +125,9 @@ def test_encodings(raw: bytes, charset: str | None, text: str, reason: str | Non
 )
 def test_licence(link: str, licence: str | None):
     assert licence_of(f"<p>{link}x</a></p>") == licence
+
+
+def test_looking_for_a_licence_takes_no_longer_than_the_page():
+    began = time.perf_counter()
+    assert licence_of("<a rel=" * 1000) is None
+    assert time.perf_counter() - began < 1

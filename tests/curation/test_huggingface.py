@@ -44,10 +44,25 @@ def test_bad_rows_and_files(tmp_path: Path):
     assert told(source)[4][0] == "parquet/train-00001#corrupt"
 
 
+def test_a_broken_file_before_others(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"\n{"text": "b"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "c"}\n' * 2)
+    found = read(HuggingFaceDataset("json", data_files=str(tmp_path / "*.jsonl")))
+    assert found["reason"].to_list() == ["corrupt", None, None]
+
+
 def test_wrong_configs(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         HuggingFaceDataset("org/name")
     assert caught.value.key == "revision"
+    with pytest.raises(ConfigError) as caught:
+        HuggingFaceDataset("org/name", data_files="data/*.parquet")
+    assert caught.value.key == "revision"
+    pinned = HuggingFaceDataset("org/name", revision="abc", data_files="data/*.parquet").fingerprint()
+    assert pinned != HuggingFaceDataset("org/name", revision="def", data_files="data/*.parquet").fingerprint()
+    with pytest.raises(ConfigError) as caught:
+        HuggingFaceDataset("json", data_files=str(tmp_path / "no.jsonl")).fingerprint()
+    assert caught.value.key == "data_files"
     (tmp_path / "a.jsonl").write_text('{"body": "x"}')
     with pytest.raises(ConfigError, match="body") as caught:
         HuggingFaceDataset("json", data_files=str(tmp_path / "a.jsonl")).parts()

@@ -11,6 +11,7 @@ import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
+from llm.curation.html import Extractor
 from llm.curation.warc import WarcFiles
 from tests.curation.reading import read, told
 from tests.curation.test_html import PAGE
@@ -77,6 +78,33 @@ def test_damaged_archives(tmp_path: Path):
     last = found.filter(pl.col("id") == f"urn:uuid:{len(ANSWERS) - 1}")
     assert last["reason"].to_list() == ["truncated"]
     assert found["id"].to_list()[-3:] == ["a.warc.gz#truncated", "b.warc#not_warc", "c.warc#empty"]
+
+
+def record(number: int, body: bytes) -> bytes:
+    head = (
+        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.org/\r\n"
+        f"WARC-Record-ID: <urn:uuid:{number}>\r\nContent-Type: application/http;msgtype=response\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body + b"\r\n\r\n"
+
+
+def test_a_broken_record_costs_no_other(tmp_path: Path, monkeypatch):
+    sound = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE.encode()
+    bodies = [sound, sound.replace(b"200", b"\xb2\xb2\xb2"), sound.replace(b"A plan", b"to fail"), sound]
+    extract = Extractor.extract
+
+    def fail(self, page: str):
+        if "to fail" in page:
+            raise ValueError
+        return extract(self, page)
+
+    monkeypatch.setattr(Extractor, "extract", fail)
+    (tmp_path / "a.warc").write_bytes(b"".join(record(number, one) for number, one in enumerate(bodies)))
+    (tmp_path / "b.warc").write_bytes(record(4, sound) + b"garbage\r\n\r\n" + record(5, sound))
+    found = read(WarcFiles(str(tmp_path)))
+    assert found["reason"].to_list() == [None, "http_status", "broken_record", None, None, "corrupt"]
+    assert found["id"].to_list()[:4] == [f"urn:uuid:{number}" for number in range(4)]
 
 
 def test_extracted_text(tmp_path: Path):

@@ -77,6 +77,7 @@ def test_damaged_dumps_keep_the_pages_before(tmp_path: Path, content: bytes, rea
     [
         ("A '''bold''' [[cat]]s, [[dog|dogs]], [http://x.org link].", "A bold cats, dogs, link."),
         ("Word<ref name=x>A [[note]]</ref>, and<!-- a comment --> more<br/>line", "Word, and more\nline"),
+        ("one\n&#30;two \x1ethree", "one\ntwo three"),
         ("Athens ({{lang-grc|Ἀθῆναι}}; {{IPA|x}}) lies ({{IPA|y}}) there.", "Athens (Ἀθῆναι; ) lies there."),
         ("* one\n* two\n#three\n:four", "- one\n- two\n- three\nfour"),
         ("x\n{| class=a\n! h\n|-\n| a || b\n|}\ny", "x\n\ny"),
@@ -95,3 +96,10 @@ def test_markup(markup: str, text: str | None):
         assert found is None or isinstance(found, str), "whatever it is, it ends"
     else:
         assert found == text
+
+
+@pytest.mark.parametrize("markup", ["[http://a ", "[mailto:a ", "<b a="])
+def test_what_nothing_closes_is_not_parsed(markup: str):
+    assert plain_text(markup * 1600) is None
+    assert plain_text(f"a {markup}") is not None
+    assert plain_text("[[File:a|[http://b c]]][[d:e]]" * 600) is not None
