@@ -50,13 +50,12 @@ class UniqueIds:
 
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """`prefix` and `number` of the rows whose id changes."""
-        origin = [int(path.name[1:].partition("-")[0]) for path in corpus.shards]
         notes = corpus.scan().select(pl.col("shard", "row").cast(pl.UInt32), "hash")
         twins = notes.filter(pl.col("hash").is_duplicated()).collect()
         alike = corpus.fetch(twins, ["id"])
         if not alike.height:
             return pl.DataFrame(schema={**PLACE, "prefix": pl.String, "number": pl.UInt32})
-        source = pl.col("shard").replace_strict(dict(enumerate(origin)), return_dtype=pl.UInt32)
+        source = pl.col("shard").replace_strict(dict(enumerate(corpus.sources)), return_dtype=pl.UInt32)
         alike = alike.with_columns(source.alias("origin"))
         shared = alike.group_by("id").agg(pl.col("origin").n_unique()).filter(pl.col("origin") > 1).height
         groups = ["id", "origin"] if shared else ["id"]
