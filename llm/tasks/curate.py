@@ -161,9 +161,15 @@ class _Curating:
         assert curation.derive is not None
         everything = curation.objects()
         good = describable(everything)
+        # an id that another source has too has its source's name in front
+        prefixes = ["", *(f"{name}/" for name in curation.object_sources)]
         gone = set(pl.concat(work.ledgers()).filter(pl.col("step") == "leaks").select("id").collect()["id"])
         told = [one for one in good if one.group not in held_groups]
-        held = [one for one in good if one.group in held_groups and f"docs:{one.name}" not in gone]
+        held = [
+            one
+            for one in good
+            if one.group in held_groups and gone.isdisjoint(f"{first}docs:{one.name}" for first in prefixes)
+        ]
         steps: list[tuple[str, Step]] = []
         if curation.leaks is not None:
             train = work.scan().filter(~pl.col("held_out")).select("text").collect()
@@ -172,7 +178,7 @@ class _Curating:
             texts = pl.concat([train["text"], pl.Series("text", more, pl.String)])
             leaks = curation.leaks.among_objects(told, held, texts)
             held = [one for one in held if one.name not in leaks]
-            by_id = {f"docs:{name}": leak for name, leak in leaks.items()}
+            by_id = {f"{first}docs:{name}": leak for name, leak in leaks.items() for first in prefixes}
             steps.append(("leaked_objects", RemoveHeldOut(by_id)))
         if not told or not held:
             raise ConfigError(
