@@ -10,8 +10,8 @@ import pytest
 from llm.curation import semantic_dedup
 from llm.curation.base import judge
 from llm.curation.embedders import HashedGrams, Transformer
-from llm.curation.kmeans import assign, k_means, quantised
 from llm.curation.jsonl import JsonLines
+from llm.curation.kmeans import assign, k_means, quantised
 from llm.curation.pipeline import Curation
 from llm.curation.semantic_dedup import SemanticDedup
 from llm.types import ConfigError
