@@ -50,6 +50,10 @@ class SemanticDedup:
     Vectors are rounded to 8 bits, so a document takes D bytes of notes, and dot products are exact sums of
     integers: the same on every machine, with any number of threads.
 
+    A cluster with more than 16 million / D documents (32,768 of 512 dimensions) is cut, in the order of the
+    corpus, into pieces of that size, and documents of two pieces are never compared: more `n_clusters` keep
+    clusters whole, unless very many documents are all alike.
+
     Args:
         embedder: Texts to vectors.
         threshold: Cosine from which on a document repeats another.
