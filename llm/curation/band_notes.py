@@ -13,9 +13,13 @@ from numpy.typing import NDArray
 from llm.curation.base import Corpus
 from llm.curation.minhash import MinHash
 from llm.curation.shingles import Hashes, Shingler, batches, mix
+from llm.types import ConfigError
 
 BANDS_BYTES = 1 << 26
 """So much of the bands is read, and held, at a time: opening files costs more than reading them."""
+
+MAX_DOCUMENTS = 1 << 32
+"""More have no number of 32 bits."""
 
 Numbers = NDArray[np.int64]
 
@@ -85,8 +89,16 @@ class Notes:
             n_shards: So many shards in front are earlier data and go before all others.
             priority: Column of the later surveys by which their documents come, the highest first; equal ones
                 and all without it in the order of the corpus.
+
+        Raises:
+            ConfigError: there are more than `MAX_DOCUMENTS`. Key `curation.sources`.
         """
         bounds = np.cumsum([0, *(_height(corpus, number) for number in range(len(corpus.surveys)))])
+        if bounds[-1] > MAX_DOCUMENTS:
+            mend = (
+                f"at most {MAX_DOCUMENTS:,} are compared, with those of indexes; curate the sources in parts"
+            )
+            raise ConfigError("curation.sources", f"{bounds[-1]:,} documents", mend)
         order = np.arange(bounds[-1], dtype=np.uint32)
         first = int(bounds[n_shards])
         if priority is not None and first < bounds[-1]:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from polars._typing import PolarsDataType
 
 DOCUMENT_COLUMNS = ("id", "text", "source", "domain", "licence", "provenance")
-"""What the runner gives every step. `licence` is an SPDX identifier, `provenance` a URL or a file with the
-line or the record in it; both may be null. A reader may leave these two out, and may add further columns;
-`group` among them means that documents of one group stay on one side of a split."""
+"""What the runner gives every step. `source` is the file or the package that the document lies in, and not
+the name of the reader that found it (see `Corpus.sources`). `licence` is an SPDX identifier, `provenance` a
+URL or a file with the line or the record in it; both may be null. A reader may leave these two out, and may
+add further columns; `group` among them means that documents of one group stay on one side of a split."""
 
 VERDICT_COLUMNS = ("keep", "reason", "score", "match")
 """What every step adds. `keep` decides; `reason`, `score` and `match` (the id of the document this one
@@ -158,9 +159,9 @@ class CorpusStep(Protocol):
 class Corpus:
     """A corpus in shards, as `CorpusStep.decide` sees it.
 
-    shards: parquet files of documents, the very rows that `apply` will see. surveys: the notes on each, in
-    the same order. scratch: an empty folder for temporary files. advance: tells how many shards are done.
-    say: takes a line for people.
+    shards: parquet files of documents, the very rows that `apply` will see; their names begin with the number
+    of their source (`p00-`). surveys: the notes on each, in the same order. scratch: an empty folder for
+    temporary files. advance: tells how many shards are done. say: takes a line for people.
     """
 
     shards: Sequence[Path]
@@ -168,6 +169,11 @@ class Corpus:
     scratch: Path
     advance: Callable[[int], object] = lambda _: None
     say: Callable[[str], object] = lambda _: None
+
+    @property
+    def sources(self) -> list[int]:
+        """For each shard the number of the source that its documents were read from."""
+        return [int(path.name[1:].partition("-")[0]) for path in self.shards]
 
     def scan(self) -> pl.LazyFrame:
         """All notes with the number of their `shard` (UInt32) in front."""
@@ -193,7 +199,8 @@ def judge(step: Step | CorpusStep, documents: pl.DataFrame) -> pl.DataFrame:
     if not isinstance(step, CorpusStep):
         return step.annotate(documents.lazy()).collect()
     with tempfile.TemporaryDirectory() as folder:
-        shard, survey, scratch = (Path(folder) / name for name in ("shard", "survey", "scratch"))
+        names = ("p00-00000-000.parquet", "survey", "scratch")
+        shard, survey, scratch = (Path(folder) / name for name in names)
         scratch.mkdir()
         documents.write_parquet(shard)
         step.survey(documents).write_parquet(survey)

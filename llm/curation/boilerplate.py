@@ -24,7 +24,8 @@ class Boilerplate:
     Args:
         min_documents: Documents that must hold the line.
         min_share: Share of the source's documents that must hold it.
-        per_source: Counts within each source; false counts over the whole corpus.
+        per_source: Counts within each of the curation's sources, however many files it has; false counts over
+            the whole corpus.
         min_chars: Shorter lines stay (characters of the normal form, see `ExactDedup`).
         min_left: A document that keeps a smaller share of its characters is removed.
         mask_digits: Numbers do not count: `Page 3` is `Page 7`.
@@ -47,26 +48,27 @@ class Boilerplate:
         self.except_domains = tuple(except_domains)
 
     def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
-        """The hash of each line with its source."""
-        lines = survey_pieces(
+        """The hash of each line."""
+        return survey_pieces(
             documents,
             "line",
             except_domains=self.except_domains,
             min_chars=self.min_chars,
             mask_digits=self.mask_digits,
         )
-        sources = documents["source"] if self.per_source else pl.repeat("", documents.height, eager=True)
-        return lines.with_columns(sources.gather(lines["row"]).alias("source"))
 
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """`piece`: numbers of the lines that go."""
-        bounds = self._bounds(corpus)
-        line, found = ["source", "hash"], []
+        origins = corpus.sources if self.per_source else [0] * len(corpus.shards)
+        origin = pl.Series("origin", origins, pl.UInt32)
+        bounds = self._bounds(corpus, origin)
+        line, found = ["origin", "hash"], []
         for notes in partitions(corpus):
             # only what is repeated at all is worth counting
             repeated = notes.filter(pl.col("hash").is_duplicated())
+            repeated = repeated.with_columns(origin.gather(repeated["shard"]))
             holders = repeated.unique([*line, "shard", "row"]).group_by(line).len()
-            many = holders.join(bounds, on="source").filter(pl.col("len") >= pl.col("bound"))
+            many = holders.join(bounds, on="origin").filter(pl.col("len") >= pl.col("bound"))
             found.append(repeated.join(many, on=line, how="semi"))
         return to_decisions(found)
 
@@ -74,16 +76,13 @@ class Boilerplate:
         """`reason` is `boilerplate`, or `mostly_boilerplate` where the document goes."""
         return drop_pieces(documents, decisions, "line", reason="boilerplate", min_left=self.min_left)
 
-    def _bounds(self, corpus: Corpus) -> pl.DataFrame:
+    def _bounds(self, corpus: Corpus, origin: pl.Series) -> pl.DataFrame:
         """For each source, in how many documents a line must stand; documents without a line do not count."""
-        counts = [
-            pl.scan_parquet(path, glob=False).group_by("source").agg(pl.col("row").n_unique()).collect()
+        sizes = [
+            pl.scan_parquet(path, glob=False).select(pl.col("row").n_unique()).collect().item()
             for path in corpus.surveys
         ]
-        empty = pl.DataFrame(schema={"source": pl.String, "row": pl.UInt32})
-        sizes = pl.concat([empty, *(count.cast({"row": pl.UInt32}) for count in counts)])
         # a share such as 0.1 is a little more in binary, which must not ask for one document more
-        share = (pl.col("row").sum() * self.min_share - 1e-9).ceil()
-        return sizes.group_by("source").agg(
-            pl.max_horizontal(share, pl.lit(self.min_documents)).alias("bound")
-        )
+        share = (pl.col("size").sum() * self.min_share - 1e-9).ceil()
+        bound = pl.max_horizontal(share, pl.lit(self.min_documents)).alias("bound")
+        return pl.DataFrame([origin, pl.Series("size", sizes, pl.UInt64)]).group_by("origin").agg(bound)

@@ -34,8 +34,8 @@ def _in_place(documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
 class UniqueIds:
     """Gives documents whose id another one has a number behind theirs; the first keeps it.
 
-    When two sources share ids, every id gets its source's name in front instead. Shards are named by the
-    number of their source, which is how this step knows whose they are.
+    An id that several sources have gets the source's name in front, in all of them, before twins of one
+    source are numbered; all other ids stay as they are. A name that some document had is given to no other.
 
     Args:
         sources: Names of the sources in their order.
@@ -50,39 +50,71 @@ class UniqueIds:
 
     def decide(self, corpus: Corpus) -> pl.DataFrame:
         """`prefix` and `number` of the rows whose id changes."""
-        origin = [int(path.name[1:].partition("-")[0]) for path in corpus.shards]
         notes = corpus.scan().select(pl.col("shard", "row").cast(pl.UInt32), "hash")
-        twins = notes.filter(pl.col("hash").is_duplicated()).collect()
-        alike = corpus.fetch(twins, ["id"])
+        alike = corpus.fetch(notes.filter(pl.col("hash").is_duplicated()).collect(), ["id"])
         if not alike.height:
             return pl.DataFrame(schema={**PLACE, "prefix": pl.String, "number": pl.UInt32})
-        source = pl.col("shard").replace_strict(dict(enumerate(origin)), return_dtype=pl.UInt32)
-        alike = alike.with_columns(source.alias("origin"))
-        shared = alike.group_by("id").agg(pl.col("origin").n_unique()).filter(pl.col("origin") > 1).height
-        groups = ["id", "origin"] if shared else ["id"]
-        numbered = alike.with_columns(
-            (pl.int_range(pl.len(), dtype=pl.UInt32).over(groups) + 1).alias("number")
-        )
-        numbered = numbered.filter(pl.col("number") > 1).select("shard", "row", "number")
-        if not shared:
-            return numbered.select("shard", "row", pl.lit(None, pl.String).alias("prefix"), "number")
-        names = source.replace_strict(dict(enumerate(self.sources)), return_dtype=pl.String)
-        everything = corpus.scan().select(pl.col("shard", "row").cast(pl.UInt32)).collect()
-        named = everything.with_columns(names.alias("prefix"))
-        return named.join(numbered, on=["shard", "row"], how="left").select(
-            "shard", "row", "prefix", "number"
-        )
+        source = pl.col("shard").replace_strict(dict(enumerate(corpus.sources)), return_dtype=pl.UInt32)
+        alike = alike.filter(pl.col("id").is_duplicated()).with_columns(source.alias("origin"))
+        name = pl.col("origin").replace_strict(dict(enumerate(self.sources)), return_dtype=pl.String)
+        prefix = pl.when(pl.col("origin").n_unique().over("id") > 1).then(name).alias("prefix")
+        alike = alike.with_columns(prefix).with_columns(_base().alias("base"))
+        new = pl.col("prefix").is_not_null()
+        bases = alike.filter(new).select(pl.col("base").unique(maintain_order=True))
+        had = _taken(bases["base"], notes)
+        first = pl.int_range(pl.len()).over("base", new) == 0
+        bare = first & ~(new & pl.col("base").is_in(bases.filter(had)["base"].implode()))
+        numbered = _numbers(alike.filter(~bare), notes, bases["base"])
+        changed = alike.filter(new | ~bare).select("shard", "row", "prefix")
+        return changed.join(numbered, on=["shard", "row"], how="left")
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """Renames; a numbered document's `match` is the id it had."""
         placed = _in_place(nothing_said(documents), decisions)
         twin = pl.col("number").is_not_null()
-        base = pl.concat_str(pl.col("prefix") + "/", "id", ignore_nulls=True)
+        base = _base()
         return placed.with_columns(
             pl.when(twin).then(pl.concat_str(base, pl.lit("#"), "number")).otherwise(base).alias("id"),
             pl.when(twin).then(pl.lit("duplicate_id")).alias("reason"),
             pl.when(twin).then(base).alias("match"),
         ).drop("prefix", "number")
+
+
+def _base() -> pl.Expr:
+    """The id with the `prefix`, where there is one."""
+    return pl.concat_str(pl.col("prefix") + "/", "id", ignore_nulls=True)
+
+
+def _taken(names: pl.Series, notes: pl.LazyFrame) -> pl.Series:
+    """Whether some document had this name, by the hashes of all ids."""
+    hashes = pl.DataFrame({"hash": names}).select(pl.col("hash").hash(0))
+    had = notes.join(hashes.lazy(), on="hash", how="semi").select("hash").collect()
+    return hashes["hash"].is_in(had["hash"].implode())
+
+
+def _numbers(twins: pl.DataFrame, notes: pl.LazyFrame, given: pl.Series) -> pl.DataFrame:
+    """`number` for each row of `twins`: from 2 on by `base` in their order, but for names that are taken.
+
+    Args:
+        twins: `shard`, `row` and `base`.
+        notes: `hash` of every id in the corpus.
+        given: Names that other documents get.
+    """
+    ranked = twins.select("shard", "row", "base", pl.int_range(pl.len()).over("base").alias("rank"))
+    left, width = ranked.group_by("base", maintain_order=True).agg(pl.len().cast(pl.Int64).alias("n")), 1
+    found = []
+    while left.height:  # a row of taken names, however long, costs a few rounds
+        tried = left.with_columns(pl.int_ranges(2, 2 + width * pl.col("n")).alias("number")).explode("number")
+        names = tried.select(pl.concat_str("base", pl.lit("#"), "number"))["base"]
+        free = tried.filter(~(_taken(names, notes) | names.is_in(given.implode())))
+        free = free.with_columns(pl.int_range(pl.len()).over("base").alias("rank"))
+        free = free.filter(pl.col("rank") < pl.col("n"))
+        enough = free.filter(pl.len().over("base") == pl.col("n"))
+        found.append(enough.select("base", "rank", pl.col("number").cast(pl.UInt32)))
+        left, width = left.join(enough, on="base", how="anti", maintain_order="left"), 2 * width
+    if not found:
+        return pl.DataFrame(schema={**PLACE, "number": pl.UInt32})
+    return ranked.join(pl.concat(found), on=["base", "rank"]).select("shard", "row", "number")
 
 
 class Split(Protocol):

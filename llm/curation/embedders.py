@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from llm.curation.hashing import normal_forms
+from llm.files import digest, sha256_file
 from llm.types import ConfigError
 
 Vectors = NDArray[np.float32]
@@ -88,6 +90,12 @@ class Transformer:
         """Loads the model, so that what is wrong with it is told before the corpus is read."""
         self._load()
 
+    def fingerprint(self) -> str:
+        """A digest of the files in the folder, which changes with the weights."""
+        found = sorted(one for one in Path(self.path).glob("[!.]*") if one.is_file())
+        states = [(one, one.stat()) for one in found]
+        return digest([[one.name, _sha256(one, now.st_size, now.st_mtime_ns)] for one, now in states])
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors as wide as the model; a text's own, whatever else is in its batch, up to rounding."""
         import torch
@@ -129,3 +137,9 @@ class Transformer:
                 raise ConfigError("path", self.path, f"cannot be loaded as a transformer: {first}") from error
             self._loaded = tokenizer, model.eval().to(self.device)
         return self._loaded
+
+
+@functools.lru_cache
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    """Of a file in this state: gigabytes of weights are not read again each time a start asks."""
+    return sha256_file(path)

@@ -78,7 +78,7 @@ class Polars:
                 yield done.result()
         except BrokenProcessPool:
             mend = "a worker was killed, perhaps for want of memory; use fewer, or a smaller shard_bytes"
-            raise ConfigError("engine.n_workers", self.n_workers, mend) from None
+            raise ConfigError("curation.engine.n_workers", self.n_workers, mend) from None
 
 
 class Ray:
@@ -123,7 +123,8 @@ class Ray:
             ray.init(logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             reason = " ".join(str(error).split())[:160]
-            raise ConfigError("engine.address", self.address, f"no Ray cluster there ({reason})") from None
+            mend = f"no Ray cluster there ({reason})"
+            raise ConfigError("curation.engine.address", self.address, mend) from None
         self._started = True
         return self
 
@@ -151,7 +152,8 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ConfigError("engine", "ray", "needs the package ray: pip install -e '.[ray]'") from None
+        mend = "needs the package ray: pip install -e '.[ray]'"
+        raise ConfigError("curation.engine", "ray", mend) from None
     return ray
 
 

@@ -6,6 +6,9 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -57,21 +60,81 @@ def partitions(corpus: Corpus, column: str = "hash", rows: int | None = None) ->
         column: What must stay together.
         rows: About how many rows a part may have; `ROWS_AT_ONCE` when None.
     """
-    total = sum(
-        pl.scan_parquet(path, glob=False).select(pl.len()).collect().item() for path in corpus.surveys
-    )
-    n_parts = max(1, math.ceil(total / (rows or ROWS_AT_ONCE)))
-    for part in range(n_parts):
-        found = []
+    rows = rows or ROWS_AT_ONCE
+    n_parts = max(1, math.ceil(height(corpus.surveys) / rows))
+
+    def notes() -> Iterator[pl.DataFrame]:
         for number, path in enumerate(corpus.surveys):
-            notes = pl.read_parquet(path, glob=False).filter(
-                pl.col(column) % pl.lit(n_parts, pl.UInt64) == pl.lit(part, pl.UInt64)
-            )
-            found.append(notes.select(pl.lit(number, pl.UInt32).alias("shard"), pl.all()))
-            if part == n_parts - 1:
-                corpus.advance(1)
+            yield pl.read_parquet(path, glob=False).select(pl.lit(number, pl.UInt32).alias("shard"), pl.all())
+            corpus.advance(1)
+
+    yield from parted(notes(), pl.col(column) % pl.lit(n_parts, pl.UInt64), n_parts, corpus.scratch, rows)
+
+
+def height(paths: Iterable[Path]) -> int:
+    """Rows of all these parquet files."""
+    return sum(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item() for path in paths)
+
+
+def parted(
+    frames: Iterable[pl.DataFrame], part: pl.Expr, n_parts: int, scratch: Path, rows: int
+) -> Iterator[pl.DataFrame]:
+    """The rows of all frames in their order, part by part; parts without rows are left out.
+
+    Several parts are laid down in a file each while the frames are read, once.
+
+    Args:
+        frames: Of one schema.
+        part: The number of a row's part, below `n_parts`.
+        n_parts: How many there may be.
+        scratch: Folder for the files, which are gone afterwards.
+        rows: About how many rows may be in memory at a time.
+    """
+    if n_parts == 1:
+        found = list(frames)
         if found:
             yield pl.concat(found)
+        return
+    with TemporaryDirectory(dir=scratch) as folder:
+        paths = [Path(folder) / str(number) for number in range(n_parts)]
+        for some in _together(frames, rows):
+            parts = some.with_columns(part.alias("_part")).partition_by(
+                "_part", as_dict=True, include_key=False, maintain_order=True
+            )
+            for (number,), rest in parts.items():
+                _append(paths[int(number)], rest)
+        for path in filter(Path.is_file, paths):
+            yield pl.concat(_appended(path))
+            path.unlink()
+
+
+def _together(frames: Iterable[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+    """As many frames as have so many rows in one."""
+    held: list[pl.DataFrame] = []
+    n_held = 0
+    for frame in frames:
+        held.append(frame)
+        n_held += frame.height
+        if n_held >= rows:
+            yield pl.concat(held)
+            held, n_held = [], 0
+    if held:
+        yield pl.concat(held)
+
+
+def _append(path: Path, frame: pl.DataFrame) -> None:
+    """Puts an Arrow stream at the end of a file, its length in 8 bytes before it."""
+    stream = BytesIO()
+    frame.write_ipc_stream(stream, compression="lz4")
+    with path.open("ab") as file:
+        file.write(stream.tell().to_bytes(8, "little"))
+        file.write(stream.getbuffer())
+
+
+def _appended(path: Path) -> Iterator[pl.DataFrame]:
+    with path.open("rb") as file:
+        while size := file.read(8):
+            yield pl.read_ipc_stream(BytesIO(file.read(int.from_bytes(size, "little"))))
 
 
 def first_equal(values: pl.Series) -> NDArray[np.int64]:

@@ -67,7 +67,7 @@ class NearDedup:
         self.threshold, self.keep, self.column = threshold, keep, column
         self.shingler, self.minhash = Shingler(unit, length), MinHash(n_bands, n_rows, seed)
         self.index = _listed(index)
-        self.save_index = save_index
+        self.save_index = None if save_index is None else str(Path(save_index).expanduser())
 
     @staticmethod
     def check_arguments(
@@ -85,7 +85,7 @@ class NearDedup:
             mend = "keep=best needs the column to compare by" if column is None else "is for keep=best only"
             raise ConfigError("column", column, mend)
         read = {Path(path).resolve() for path in _listed(index)}
-        if save_index is not None and Path(save_index).resolve() in read:
+        if save_index is not None and Path(save_index).expanduser().resolve() in read:
             mend = "is read as `index`; save to another folder and read both later: index: [old, new]"
             raise ConfigError("save_index", save_index, mend)
 
@@ -110,7 +110,7 @@ class NearDedup:
             say(f"near_dedup: {near_index.check(path, self.settings)['n_documents']:,} documents in {path}")
         if self.save_index is not None:
             near_index.check_target(self.save_index, self.settings)
-            if Path(self.save_index).expanduser().exists():
+            if Path(self.save_index).exists():
                 say(f"near_dedup: the index in {self.save_index} will be replaced by that of this corpus")
 
     def fingerprint(self) -> str:
@@ -162,7 +162,9 @@ class NearDedup:
 
 
 def _listed(index: str | Sequence[str] | None) -> list[str]:
-    return [index] if isinstance(index, str) else list(index or ())
+    """The folders, with `~` for the user's home."""
+    folders = [index] if isinstance(index, str) else list(index or ())
+    return [str(Path(one).expanduser()) for one in folders]
 
 
 def _decisions(notes: Notes, found: Repeats) -> pl.DataFrame:

@@ -34,7 +34,10 @@ PAIRS = {
 
 
 class Embedder(Protocol):
-    """Texts to vectors. It must survive pickling; an optional ``prepare(say)`` loads what it needs."""
+    """Texts to vectors. It must survive pickling; an optional ``prepare(say)`` loads what it needs.
+
+    One that reads files has also ``fingerprint()``, a digest that changes with them.
+    """
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """One row a text, [N, D]; their lengths do not matter, a row of zeros is never compared."""
@@ -46,6 +49,10 @@ class SemanticDedup:
 
     Vectors are rounded to 8 bits, so a document takes D bytes of notes, and dot products are exact sums of
     integers: the same on every machine, with any number of threads.
+
+    A cluster with more than 16 million / D documents (32,768 of 512 dimensions) is cut, in the order of the
+    corpus, into pieces of that size, and documents of two pieces are never compared: more `n_clusters` keep
+    clusters whole, unless very many documents are all alike.
 
     Args:
         embedder: Texts to vectors.
@@ -80,6 +87,10 @@ class SemanticDedup:
         """
         if hasattr(self.embedder, "prepare"):
             self.embedder.prepare(say)
+
+    def fingerprint(self) -> str:
+        """A digest that changes with the files that the embedder reads, if it reads any."""
+        return str(self.embedder.fingerprint()) if hasattr(self.embedder, "fingerprint") else ""
 
     def survey(self, documents: pl.DataFrame) -> pl.DataFrame:
         """`vector`: 8-bit numbers as bytes."""

@@ -8,6 +8,7 @@ Aiken 2003), which misses none and holds a part of them at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
@@ -18,8 +19,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import Field
 
+from llm.curation import hashing
 from llm.curation.base import Corpus
-from llm.curation.hashing import first_equal, partitions
+from llm.curation.hashing import first_equal, height, parted, partitions
 from llm.curation.pieces import with_texts
 from llm.curation.windows import MAX_LENGTH, MIN_LENGTH, batches, spans, windows
 
@@ -46,8 +48,8 @@ class SubstringDedup:
     hashes; a character cut through by the edge of a passage stays whole. What is left on both sides is joined
     as it is.
 
-    Notes are about a quarter of the text at 200 bytes, on disk. `decide` reads texts again where the edges of
-    repeats lie.
+    Notes are about a quarter of the text at 200 bytes, on disk, and lie there twice while `decide` works. It
+    reads texts again where the edges of repeats lie.
 
     Args:
         min_bytes: Length of a passage. 50 tokens are some 200 bytes of English.
@@ -88,8 +90,8 @@ class SubstringDedup:
             _, repeated = self._repeats(notes, first_equal(notes["window"]))
             cuts = notes.filter(repeated).with_columns(end=pl.col("start") + self.min_bytes)
             merged(cuts).write_parquet(corpus.scratch / f"cuts-windows-{number:06}")
-        parts = [_of_shard(corpus.scratch, "cuts-*", shard) for shard in range(len(corpus.shards))]
-        return pl.concat([pl.DataFrame(schema=CUT_COLUMNS), *map(merged, parts)])
+        parts = [merged(cuts) for _, cuts in _by_shard(corpus, "cuts-*")]
+        return pl.concat([pl.DataFrame(schema=CUT_COLUMNS), *parts])
 
     def apply(self, documents: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:
         """`reason` is `repeated_passages`, or `mostly_repeated_passages` where the document goes."""
@@ -126,11 +128,9 @@ class SubstringDedup:
 
     def _look_at(self, corpus: Corpus) -> Iterator[tuple[int, Path]]:
         """Files with the windows of each shard's unclear runs."""
-        for shard, path in enumerate(corpus.shards):
-            runs = merged(_of_shard(corpus.scratch, "unclear-*", shard))
-            if not runs.height:
-                continue
-            parts = batches(self._stretches(path, runs), self.min_bytes)
+        for shard, runs in _by_shard(corpus, "unclear-*"):
+            stretches = self._stretches(corpus.shards[shard], merged(runs))
+            parts = batches(stretches, self.min_bytes)
             found = (windows(batch, self.min_bytes) for batch in parts)
             for number in count():
                 together = list(islice(found, BATCHES_TOGETHER))
@@ -175,10 +175,12 @@ def cut(text: str, passages: Sequence[tuple[int, int]]) -> str:
     return "".join([*left, text[at:]])
 
 
-def _of_shard(folder: Path, pattern: str, shard: int) -> pl.DataFrame:
-    """The rows of one shard from all files of a kind."""
-    found = [
-        pl.scan_parquet(path, glob=False).filter(pl.col("shard") == shard).collect()
-        for path in sorted(folder.glob(pattern))
-    ]
-    return pl.concat(found) if found else pl.DataFrame(schema=CUT_COLUMNS)
+def _by_shard(corpus: Corpus, pattern: str) -> Iterator[tuple[int, pl.DataFrame]]:
+    """The rows of each shard that has some, from all files of a kind, each of which is read once."""
+    paths, n_shards, rows = sorted(corpus.scratch.glob(pattern)), len(corpus.shards), hashing.ROWS_AT_ONCE
+    n_parts = min(max(1, n_shards), math.ceil(height(paths) / rows) or 1)
+    part = pl.col("shard").cast(pl.UInt64) * n_parts // n_shards
+    frames = (pl.read_parquet(path, glob=False) for path in paths)
+    for some in parted(frames, part, n_parts, corpus.scratch, rows):
+        for (shard,), found in sorted(some.partition_by("shard", as_dict=True).items()):
+            yield int(shard), found

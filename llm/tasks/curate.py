@@ -179,9 +179,15 @@ class _Curating:
         assert curation.derive is not None
         everything = curation.objects()
         good = describable(everything)
+        # an id that another source has too has its source's name in front
+        prefixes = ["", *(f"{name}/" for name in curation.object_sources)]
         gone = set(pl.concat(work.ledgers()).filter(pl.col("step") == "leaks").select("id").collect()["id"])
         told = [one for one in good if one.group not in held_groups]
-        held = [one for one in good if one.group in held_groups and f"docs:{one.name}" not in gone]
+        held = [
+            one
+            for one in good
+            if one.group in held_groups and gone.isdisjoint(f"{first}docs:{one.name}" for first in prefixes)
+        ]
         leaks: dict[str, Leak] = {}
         if curation.leaks is not None:
             train = (frame.filter(~pl.col("held_out"))["text"] for frame in work.frames(["text", "held_out"]))
@@ -196,7 +202,7 @@ class _Curating:
         with self._run.progress("derive questions", 4, unit="parts") as progress:
             self._derived = curation.derive.write(told, held, self._run.directory, progress.advance)
         self._derived["objects"] = {"read": len(everything), "train": len(told), "validation": len(held)}
-        return {f"docs:{name}": leak for name, leak in leaks.items()}
+        return {f"{first}docs:{name}": leak for name, leak in leaks.items() for first in prefixes}
 
     def _say_derived(self) -> None:
         found = self._derived

@@ -27,9 +27,16 @@ def documents(
 
 
 def judge_in_shards(
-    step: CorpusStep, frame: pl.DataFrame, sizes: Sequence[int], folder: Path
+    step: CorpusStep,
+    frame: pl.DataFrame,
+    sizes: Sequence[int],
+    folder: Path,
+    sources: Sequence[int] | None = None,
 ) -> pl.DataFrame:
-    """As the runner does it; shards have these many documents, the last one takes the rest."""
+    """As the runner does it; shards have these many documents, the last one takes the rest.
+
+    `sources` are the numbers of the shards' sources, 0 for all when None.
+    """
     folder.mkdir(parents=True)
     (folder / "scratch").mkdir()
     bounds = [0]
@@ -39,7 +46,7 @@ def judge_in_shards(
     frames = [frame[start:end] for start, end in pairwise(bounds)]
     shards, surveys = [], []
     for number, part in enumerate(frames):
-        shards.append(folder / f"shard-{number}")
+        shards.append(folder / f"p{sources[number] if sources else 0:02}-00000-{number:03}.parquet")
         surveys.append(folder / f"survey-{number}")
         part.write_parquet(shards[-1])
         step.survey(part).write_parquet(surveys[-1])

@@ -18,7 +18,7 @@ def in_shards(step: CorpusStep, documents: pl.DataFrame, n_shards: int) -> pl.Da
     with TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "scratch").mkdir()
-        shards = [folder / f"{number}.shard" for number in range(len(frames))]
+        shards = [folder / f"p00-00000-{number:03}.parquet" for number in range(len(frames))]
         surveys = [folder / f"{number}.survey" for number in range(len(frames))]
         for shard, survey, frame in zip(shards, surveys, frames, strict=True):
             frame.write_parquet(shard)

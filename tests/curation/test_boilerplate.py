@@ -10,6 +10,7 @@ import pytest
 from llm.curation import hashing
 from llm.curation.base import judge
 from llm.curation.boilerplate import Boilerplate
+from llm.curation.text import TextFiles
 from tests.curation.corpora import documents, judge_in_shards
 
 
@@ -33,10 +34,9 @@ def test_any_shards_the_same_as_a_plain_count(per_source: bool, tmp_path, monkey
     rng = random.Random(3)
     lines = [f"line {word}" for word in "abcdefghijklmnop"]
     texts = ["\n".join(rng.choices(lines, range(16, 0, -1), k=rng.randint(1, 6))) for _ in range(60)]
-    sources = [rng.choice(["x", "y", "y"]) for _ in texts]
-    frame = documents(texts, sources=sources)
+    frame = documents(texts, sources=[f"{number}.txt" for number in range(60)])  # files of two sources
     step = Boilerplate(min_documents=4, min_share=0.2, per_source=per_source, min_left=0.0)
-    scopes = sources if per_source else [""] * len(texts)
+    scopes = [int(per_source and number >= 20) for number in range(60)]
     size = Counter(scopes)
     holders = Counter(
         (scope, line) for scope, text in zip(scopes, texts, strict=True) for line in set(text.split("\n"))
@@ -47,10 +47,22 @@ def test_any_shards_the_same_as_a_plain_count(per_source: bool, tmp_path, monkey
         for scope, text in zip(scopes, texts, strict=True)
     ]
     assert 0 < len(common) < len(holders)
-    one = judge_in_shards(step, frame, [], tmp_path / "one")
+    one = judge_in_shards(step, frame, [20], tmp_path / "one", [0, 1])
     for text, kept, left in zip(one["text"], one["keep"], want, strict=True):
         assert text == left or (not kept and not left)
-    assert judge_in_shards(step, frame, [13, 0, 20], tmp_path / "many").equals(one)
+    assert judge_in_shards(step, frame, [13, 0, 7, 20], tmp_path / "many", [0, 0, 0, 1, 1]).equals(one)
+
+
+def test_a_source_is_a_reader_whatever_files_it_has(tmp_path):
+    pages = [f"Home | About\nthis is page {'abcdefghijklmnopqrst'[i]}" for i in range(20)]
+    (tmp_path / "pages").mkdir()
+    for number, page in enumerate(pages):
+        (tmp_path / "pages" / f"{number}.txt").write_text(page)
+    found = TextFiles(str(tmp_path / "pages")).documents().collect()
+    assert found["source"].n_unique() == 20, "as many file names as pages"
+    assert set(judge(Boilerplate(), found)["reason"]) == {"boilerplate"}
+    apart = judge_in_shards(Boilerplate(), found, [10], tmp_path / "apart", [0, 1])
+    assert apart["reason"].null_count() == 20, "ten pages each of two sources are too few"
 
 
 def test_documents_of_nothing_else_go_and_domains_stay():

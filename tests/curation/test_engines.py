@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,10 +62,22 @@ def test_a_worker_that_dies_is_a_line_and_an_error_is_itself():
             list(engine.map(inverse, [0]))
         with pytest.raises(ConfigError, match="a worker was killed") as caught:
             list(engine.map(last_words, [1]))
-    assert caught.value.key == "engine.n_workers"
+    assert caught.value.key == "curation.engine.n_workers"
 
 
 def test_no_ray_there(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'"), Ray():
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[ray\]'") as caught, Ray():
         pass
+    assert caught.value.key == "curation.engine"
+
+
+def test_no_cluster_at_the_address(monkeypatch):
+    def init(**_: object) -> None:
+        raise ConnectionError("nobody\nanswers")
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+    with pytest.raises(ConfigError, match=r"no Ray cluster there \(nobody answers\)") as caught, Ray("there"):
+        pass
+    assert caught.value.key == "curation.engine.address"

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from llm.curation import band_notes, verification
-from llm.curation.base import judge
+from llm.curation.base import Corpus, judge
 from llm.curation.near_dedup import NearDedup
 from llm.curation.near_duplicates import jaccard, shingles
 from llm.types import ConfigError
@@ -216,3 +217,11 @@ def test_bands_read_one_by_one_decide_the_same(monkeypatch):
     monkeypatch.setattr(band_notes, "BANDS_BYTES", 1)
     assert in_shards(NearDedup(length=3), frame, 2).equals(whole)
     assert not whole["keep"].all()
+
+
+def test_more_documents_than_there_are_numbers(monkeypatch):
+    monkeypatch.setattr(band_notes, "_height", lambda *_: 1 << 31)
+    three = Corpus([Path("shard")] * 3, [Path("notes")] * 3, Path("scratch"))
+    with pytest.raises(ConfigError, match=r"6,442,450,944 documents") as caught:
+        NearDedup().decide(three)
+    assert caught.value.key == "curation.sources"

@@ -24,6 +24,19 @@ def test_saved_documents_are_those_that_stay(tmp_path):
     assert sorted(one.name for one in index.parent.iterdir()) == ["index"], "nothing else is left behind"
 
 
+def test_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    judge(NearDedup(save_index="~/index"), corpus([PROSE]))
+    assert [one.name for one in tmp_path.iterdir()] == ["home"]
+    near_index.check(str(tmp_path / "home" / "index"), NearDedup().settings)
+    assert judge(NearDedup(index="~/index"), corpus([PROSE]))["reason"].to_list() == [
+        "near_duplicate_of_index"
+    ]
+    with pytest.raises(ConfigError, match="is read as `index`"):
+        NearDedup(index="~/index", save_index=str(tmp_path / "home" / "index"))
+
+
 def test_an_index_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     index = tmp_path / "index"
     step = NearDedup(save_index=str(index))

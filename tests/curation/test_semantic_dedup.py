@@ -10,7 +10,9 @@ import pytest
 from llm.curation import semantic_dedup
 from llm.curation.base import judge
 from llm.curation.embedders import HashedGrams, Transformer
+from llm.curation.jsonl import JsonLines
 from llm.curation.kmeans import assign, k_means, quantised
+from llm.curation.pipeline import Curation
 from llm.curation.semantic_dedup import SemanticDedup
 from llm.types import ConfigError
 from tests.curation.corpora import documents, judge_in_shards
@@ -148,6 +150,21 @@ def test_transformer_is_the_mean_of_hidden_states(tmp_path):
         with torch.no_grad():
             alone = model(**ids).last_hidden_state[0].mean(0)
         assert vector == pytest.approx(alone.numpy(), abs=1e-5)
+
+
+def test_other_weights_at_the_same_path_are_another_step(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    (tmp_path / "a.jsonl").write_text("{}")
+    step = SemanticDedup(Transformer(str(tmp_path)))
+    curation = Curation({"a": JsonLines(str(tmp_path / "a.jsonl"))}, {"semantic_dedup": step})
+    before = curation.fingerprint(), curation.marks()["semantic_dedup"]
+    assert (curation.fingerprint(), curation.marks()["semantic_dedup"]) == before
+    weights.write_bytes(b"other")
+    after = curation.fingerprint(), curation.marks()["semantic_dedup"]
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+    assert SemanticDedup(HashedGrams()).fingerprint() == ""
 
 
 def test_transformer_without_a_model(tmp_path):

@@ -207,6 +207,21 @@ def test_sources_sharing_ids_are_told_apart(tmp_path: Path):
     assert sorted(pl.concat(written)["id"]) == ["x/a.txt#0", "x/a.txt#1", "y/a.txt#0", "y/a.txt#1"]
 
 
+def test_objects_that_leak_go_when_sources_share_ids(embedded: Path, tmp_path: Path):
+    ledger = pl.read_parquet(embedded / "ledger.parquet").filter(step="leaked_objects")
+    shared = ledger["id"][:3].to_list()
+    assert all(one.startswith("docs:") for one in shared)
+    curation = numpy_only()
+    for name, ids in {"a": [*shared, "x"], "b": ["x"]}.items():
+        rows = [json.dumps({"id": one, "text": f"{name} says of {one} what it likes"}) for one in ids]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows))
+        curation.sources[name] = JsonLines(str(tmp_path / f"{name}.jsonl"), id="id")
+    curate(run=Run(tmp_path / "out"), curation=curation)
+    gone = pl.read_parquet(tmp_path / "out" / "ledger.parquet").filter(step="leaked_objects")["id"]
+    assert {f"embedded/{one}" for one in shared} < set(gone)
+    assert gone.str.starts_with("docs:").any(), "an id that no other source has stays as it is"
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
