@@ -72,7 +72,7 @@ def test_pickled_without_the_model(run: str):
 def test_no_model_is_found_out_before_any_work(tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
         Perplexity(CheckpointScorer(str(tmp_path))).prepare(print)
-    assert caught.value.key == "checkpoint"
+    assert caught.value.key == "scorer.checkpoint"
 
 
 def test_the_step_with_a_model(run: str):
