@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -46,6 +46,8 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
     Raises:
         ConfigError: nothing is there, or it holds no such file. Key `path`.
     """
+    if not path.strip():
+        raise ConfigError("path", repr(path), "is empty: give a file, a folder or a pattern")
     here = Path(path).expanduser()
     if here.is_file():
         return [here]
@@ -313,6 +315,15 @@ class Columns(FileSource):
     def checked(self) -> dict[str, str]:
         """Those of `wanted` of which `headers` shows whether there are any."""
         return self.wanted
+
+    def prepare(self, say: Callable[[str], object]) -> None:
+        """Tells of columns that a quick look has not found, where that is no proof that there are none."""
+        for key, column in self.wanted.items():
+            if key not in self.checked:
+                try:
+                    check_columns({key: column}, self.headers())
+                except ConfigError as mistake:
+                    say(f"{mistake}; if it stands nowhere, all documents get the default")
 
     @abstractmethod
     def headers(self) -> Iterator[Sequence[str]]:

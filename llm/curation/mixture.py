@@ -117,6 +117,8 @@ class Mixture(ABC):
         rest = target - passes * n_bytes
         until = members["n_bytes"].cast(pl.Int64).cum_sum()
         n_more = int((until <= rest + 1e-6 + 1e-12 * target).sum())
+        if target > 0 and not passes:
+            n_more = max(1, n_more)  # a wanted group is not left out because its first document is long
         often, seldom = (min(int(passes) + more, self.max_repeats) for more in (1, 0))
         parts = [(members.head(n_more), often), (members.tail(members.height - n_more), seldom)]
         changed = [
@@ -290,7 +292,8 @@ def shares_of(weights: Mapping[str, float], groups: Sequence[Group], key: str) -
     labels = [label(group) for group in groups]
     for name in labels:
         if name not in weights:
-            raise ConfigError(key, dict(weights), f"lacks the group {name!r}; give it one (0 removes it)")
+            mend = f"lacks the group {name!r}; give it one, typed with + before the key (0 removes it)"
+            raise ConfigError(key, dict(weights), mend)
     for name in weights:
         if name not in labels:
             mend = f"is no group of the corpus; it has {', '.join(labels)}"

@@ -88,11 +88,18 @@ def _repeated(documents: pl.LazyFrame) -> pl.LazyFrame:
     if "copies" not in documents.collect_schema().names():
         return documents
     most = documents.select(pl.col("copies").max()).collect(engine="streaming").item() or 1
+    mark = _copy_mark(documents) if most > 1 else ""
     parts = [documents.drop("copies")]
     for number in range(1, int(most)):
         more = documents.filter(pl.col("copies") > number).drop("copies")
-        parts.append(more.with_columns(pl.concat_str("id", pl.lit(f"#copy{number}")).alias("id")))
+        parts.append(more.with_columns(pl.concat_str("id", pl.lit(f"{mark}{number}")).alias("id")))
     return pl.concat(parts)
+
+
+def _copy_mark(documents: pl.LazyFrame) -> str:
+    """What stands between an id and the number of its copy: `#copy`, or so many # more that no id ends so."""
+    marked = documents.select(pl.col("id").str.extract(r"(#+)copy\d+$").str.len_bytes().max())
+    return "#" * (1 + (marked.collect(engine="streaming").item() or 0)) + "copy"
 
 
 def _by(documents: pl.LazyFrame, column: str) -> dict[str, dict[str, int]]:

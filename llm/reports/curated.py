@@ -236,8 +236,8 @@ def card(summary: Mapping[str, Any], reasons: Sequence[Mapping[str, Any]]) -> st
         "# Data card",
         "",
         f"{counts['train']:,} training documents ({size['train']:,} bytes) and {counts['validation']:,} held "
-        f"out ({size['validation']:,} bytes), of {counts['read']:,} read. {counts['removed']:,} were removed "
-        f"and {counts.get('altered', 0):,} altered; `ledger.parquet` says of each one why.",
+        f"out ({size['validation']:,} bytes), of {counts['read']:,} read. {counts['removed']:,} were "
+        f"removed; {counts.get('altered', 0):,} times a step altered one. `ledger.parquet` says of each why.",
     ]  # fmt: skip
     for kind, title in (("domains", "Domains"), ("languages", "Languages"), ("licences", "Licences")):
         lines += ["", f"## {title}", "", "| name | side | documents | bytes |", "|---|---|---:|---:|"]

@@ -22,7 +22,7 @@ from llm.curation.questions import describable
 from llm.curation.runner import Runner, StaleWorkError, discard
 from llm.reports import curated
 from llm.runs.run import Run
-from llm.types import ConfigError
+from llm.types import ConfigError, inside
 
 VERSION = 2
 
@@ -72,6 +72,7 @@ class _Curating:
         plan = files.digest(list(marks.items()))
         if (summary := _finished(directory, plan)) is not None:
             self._run.say("nothing has changed since this curation was finished")
+            curated.write_tables(directory)
             self._run.summary.update(_metrics(summary))
             return
         try:
@@ -117,6 +118,10 @@ class _Curating:
             if prepare is not None:
                 with blamed(name):
                     prepare(self._note)
+        for name, reader in curation.sources.items():
+            if prepare := getattr(reader, "prepare", None):
+                with inside(f"curation.sources.{name}"):
+                    prepare(lambda line, name=name: self._note(f"curation.sources.{name}.{line}"))
         for name, source in curation.object_sources.items():
             with self._run.progress(f"read {name}", source.n_files, unit="files") as progress:
                 source.objects(progress.advance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -243,3 +245,45 @@ def test_names_of_what_every_curation_does():
     sources = {"embedded": EmbeddedCorpus(["numpy"])}
     with pytest.raises(ConfigError, match=r"taken are .*split"):
         Curation(sources, {"split": ExactDedup()})
+
+
+def test_a_lost_card_is_written_again(home: Path):
+    outputs(home / "run", declared(home, GOOD))
+    for name in ("data_card.md", "funnel.parquet"):
+        (home / "run" / name).unlink()
+    curate(run=Run(home / "run"), curation=declared(home, GOOD))
+    assert (home / "run" / "data_card.md").read_text().startswith("# Data card")
+    assert (home / "run" / "funnel.parquet").is_file()
+
+
+def test_copies_take_no_name_that_a_document_has(home: Path):
+    frame = pl.DataFrame({"id": ["x", "x#copy1", "y##copy7"], "text": ["a", "b", "c"], "copies": [3, 2, 1]})
+    columns = dict.fromkeys(("source", "domain"), pl.lit("text"))
+    Output(home).side("train", frame.with_columns(**columns).lazy())
+    ids = pl.read_parquet(home / "train.parquet")["id"].to_list()
+    assert ids == ["x", "x#copy1", "y##copy7", "x###copy1", "x#copy1###copy1", "x###copy2"]
+
+
+def test_a_column_that_may_be_a_typo_is_told_of(home: Path, capsys: pytest.CaptureFixture[str]):
+    packed = home / "texts" / "0.jsonl.gz"
+    packed.write_bytes(gzip.compress((home / "texts" / "0.jsonl").read_bytes()))
+    curation = Curation(
+        {"files": JsonLines(str(packed), domain_column="kindd", licence_column="kind")}, split=HashSplit(0.2)
+    )
+    curate(run=Run(home / "run"), curation=curation)
+    said = capsys.readouterr().err
+    assert "note: curation.sources.files.domain_column=kindd: no such column" in said
+    assert "licence_column" not in said
+
+
+def test_a_wanted_group_keeps_a_document(home: Path):
+    rows = [{"text": f"word{n} the of and {n} " * 20, "kind": "a"} for n in range(40)]
+    rows += [{"text": f"other{n} the of and {n} " * 600, "kind": "b"} for n in range(4)]
+    (home / "few.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    curation = Curation(
+        {"files": JsonLines(str(home / "few.jsonl"), domain_column="kind")},
+        split=HashSplit(0.2),
+        mixture=DomainMixture({"a": 10, "b": 1}),
+    )
+    outputs(home / "run", curation)
+    assert "b" in pl.read_parquet(home / "run" / "train.parquet")["domain"].to_list()

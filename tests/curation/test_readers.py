@@ -225,3 +225,9 @@ def test_names_that_are_no_text_stay_apart(tmp_path: Path, monkeypatch):
         found = read(TextFiles(str(tmp_path)))
         assert sorted(found["text"]) == ["the text of 三国", "the text of 西游"]
         assert found["id"].is_unique().all()
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_no_folder(path: str):
+    with pytest.raises(ConfigError, match="is empty: give a file"):
+        TextFiles(path).parts()
