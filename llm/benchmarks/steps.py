@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 from typing import Annotated
 
 import polars as pl
@@ -21,8 +20,6 @@ from llm.runs.run import Run
 from llm.types import ConfigError
 
 SHARD_BYTES = 16_000_000
-SHORTEST = 1000
-"""Bytes of text a made document has, less than any has on average: enough are made, and cut to size."""
 
 
 class CurationSteps:
@@ -95,13 +92,13 @@ class CurationSteps:
 
     def _documents(self, seed: int) -> pl.DataFrame:
         drawn = documents({"prose": sentences(self.path), "code": blocks()}, random.Random(f"{seed} steps"))
-        made = pl.DataFrame(
-            list(islice(drawn, self.n_megabytes * 1_000_000 // SHORTEST)),
-            schema=["domain", "text"],
-            orient="row",
-        )
-        until = made["text"].str.len_bytes().cast(pl.Int64).cum_sum()
-        made = made.filter(until <= self.n_megabytes * 1_000_000)
+        rows, left = [], self.n_megabytes * 1_000_000
+        for domain, text in drawn:
+            left -= len(text.encode())
+            if left < 0:
+                break
+            rows.append((domain, text))
+        made = pl.DataFrame(rows, schema=["domain", "text"], orient="row")
         number = pl.int_range(pl.len()).cast(pl.String)
         return made.select(
             pl.concat_str(pl.lit("made/"), number).alias("id"),

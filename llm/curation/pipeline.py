@@ -12,14 +12,7 @@ from typing import Annotated, Any
 import polars as pl
 from pydantic import Field
 
-from llm.curation.base import (
-    CorpusStep,
-    DocumentedObject,
-    ObjectSource,
-    Source,
-    Step,
-    StreamedSource,
-)
+from llm.curation.base import CorpusStep, DocumentedObject, ObjectSource, Source, Step, StreamedSource
 from llm.curation.bookkeeping import Split
 from llm.curation.derive import DeriveQuestions
 from llm.curation.engines import Engine, Polars
