@@ -24,9 +24,11 @@ class Stars:
 
 
 def test_excerpts_are_masked_a_batch_at_a_time(tmp_path: Path):
-    entry = pl.DataFrame({name: [None] for name in LEDGER_SCHEMA}, schema=LEDGER_SCHEMA)
-    entry = entry.with_columns(excerpt=pl.lit("secret"), change=pl.lit(-1).cast(LEDGER_SCHEMA["change"]))
-    entries = [pl.concat([entry] * ROWS).lazy() for _ in range(N_FRAMES)]
+    numbers = pl.Series("change", [-1] * ROWS, pl.Int64).to_frame()
+    secret = pl.concat_str(pl.lit("secret "), pl.int_range(pl.len()))
+    others = [pl.lit(None, kind).alias(name) for name, kind in LEDGER_SCHEMA.items() if name != "change"]
+    entry = numbers.with_columns(others).with_columns(secret.alias("excerpt")).select(list(LEDGER_SCHEMA))
+    entries = [entry.lazy() for _ in range(N_FRAMES)]
     stars = Stars()
     assert Output(tmp_path).ledger(entries, [stars]) == -ROWS * N_FRAMES
     assert sum(stars.sizes) == ROWS * N_FRAMES
