@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -43,6 +44,8 @@ Ratio = Annotated[float, Field(gt=1)]
 def find(path: str, suffixes: Sequence[str]) -> list[Path]:
     """The files a path means: itself, those of a folder (any depth) by suffix, or those of a glob pattern.
 
+    Folders in the folder that may not be read are among them: whoever reads them finds out, and tells of it.
+
     Raises:
         ConfigError: nothing is there, or it holds no such file. Key `path`.
     """
@@ -52,20 +55,26 @@ def find(path: str, suffixes: Sequence[str]) -> list[Path]:
     if here.is_file():
         return [here]
     if here.is_dir():
-        found = [
-            one
-            for one in sorted(here.rglob("*"))
-            if one.name.lower().endswith(tuple(suffixes)) and not one.is_dir()
-        ]
+        found, closed = _below(here, tuple(suffixes))
+        if here in closed:
+            raise ConfigError("path", path, "the folder may not be read")
         if not found:
             raise ConfigError("path", path, f"the folder holds no {', '.join(suffixes)} file")
-        return found
+        return sorted([*found, *closed])
     # a pattern may be absolute, which Path.glob refuses
     found = sorted(Path(one) for one in glob.glob(str(here), recursive=True) if Path(one).is_file())  # noqa: PTH207
     if not found:
         mend = "no file matches the pattern" if glob.has_magic(path) else "no such file or folder"
         raise ConfigError("path", path, mend)
     return found
+
+
+def _below(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    """Files of these suffixes at any depth, and folders that may not be read."""
+    closed: list[Path] = []
+    walked = os.walk(folder, onerror=lambda failure: closed.append(Path(failure.filename)))
+    found = [Path(here, name) for here, _, names in walked for name in names]
+    return [one for one in found if one.name.lower().endswith(suffixes)], closed
 
 
 def fingerprint(paths: Sequence[Path], *settings: object) -> str:

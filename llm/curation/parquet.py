@@ -26,8 +26,9 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 class Parquet(Columns):
     """Parquet files: a file, a folder or a glob pattern, read by polars in ranges of rows.
 
-    Arguments as in `llm.curation.files.Columns`. A file that is not whole is told of once, as `corrupt`,
-    after the rows that could be read; a file without the column of the text, once, as `no_text`.
+    Arguments as in `llm.curation.files.Columns`. Rows that cannot be read, such as one that is not UTF-8, are
+    told of as `corrupt`, those that follow each other together with their number as the score, and cost no
+    others. A file without the column of the text is told of once, as `no_text`.
     """
 
     suffixes = (".parquet",)
@@ -108,17 +109,26 @@ class Parquet(Columns):
             if stop and schema.get(self.text) not in TEXTS:
                 yield self.unreadable(piece, "no_text")
                 return
-            at, n_rows = piece.start, FIRST_ROWS
-            while at < stop:
-                taken = scan.slice(at, min(n_rows, stop - at)).select(self._columns(schema)).collect()
-                found = self._frame(piece, taken, at)
-                yield found
+        except BROKEN as error:
+            raise Unreadable("corrupt") from error
+        rows = _Rows(scan.select(self._columns(schema)))
+        at, n_rows = piece.start, FIRST_ROWS
+        while at < stop:
+            n_rows = min(n_rows, stop - at)
+            taken = rows.take(at, n_rows)
+            if taken is not None:
+                yield self._frame(piece, taken, at)
                 at += n_rows
                 # as many rows as fill a frame, were they like these
                 size = int(taken["text"].str.len_bytes().sum() or 0)
                 n_rows = max(1, min(4 * n_rows, n_rows * FRAME_CHARS // max(1, size)))
-        except BROKEN as error:
-            raise Unreadable("corrupt") from error
+            elif n_rows > 1:
+                n_rows //= 2
+            else:
+                after = rows.after_damage(at, stop)
+                place = at if after == at + 1 else f"{at}-{after - 1}"
+                yield self.reject(piece, "corrupt", "", place, after - at)
+                at = after
 
     def _columns(self, schema: pl.Schema) -> list[pl.Expr]:
         """The text, and what rows say of themselves where it can be written as one."""
@@ -150,6 +160,34 @@ class Parquet(Columns):
         absent = [name for name in SCHEMA if name not in (*told.columns, "source")]
         rest = [pl.lit(None, SCHEMA[name]).alias(name) for name in absent]
         return told.with_columns(pl.lit(piece.source).alias("source"), *rest).select(list(SCHEMA))
+
+
+class _Rows:
+    """Rows by their numbers, where some may be beyond reading."""
+
+    def __init__(self, scan: pl.LazyFrame) -> None:
+        self._scan = scan
+
+    def take(self, start: int, n_rows: int) -> pl.DataFrame | None:
+        """These rows; None if one of them cannot be read."""
+        try:
+            return self._scan.slice(start, n_rows).collect()
+        except BROKEN:
+            return None
+
+    def after_damage(self, bad: int, stop: int) -> int:
+        """The row behind those from `bad` on that cannot be read: in few tries, for a page goes whole."""
+        distance = 1
+        while bad + distance < stop and self.take(bad + distance, 1) is None:
+            bad, distance = bad + distance, 2 * distance
+        good = min(bad + distance, stop)
+        while good - bad > 1:
+            middle = (bad + good) // 2
+            if self.take(middle, 1) is None:
+                bad = middle
+            else:
+                good = middle
+        return good
 
 
 def _judged(taken: pl.DataFrame, too_large: pl.Expr, nul: pl.Expr) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import polars as pl
@@ -57,8 +58,16 @@ def test_parquet_in_ranges_of_rows(tmp_path: Path, monkeypatch):
     assert found.filter("keep")["text"].to_list() == [text for text in texts if len(text) <= 250]
 
 
-@pytest.mark.parametrize("damage", ["tail", "middle", "empty", "text"])
-def test_a_corrupt_parquet_among_others(tmp_path: Path, damage: str):
+@pytest.mark.parametrize(
+    ("damage", "place", "reason"),
+    [
+        ("tail", "#corrupt", "corrupt"),
+        ("middle", ":0-1999", "corrupt"),
+        ("empty", "#empty", "empty"),
+        ("text", "#corrupt", "corrupt"),
+    ],
+)
+def test_a_corrupt_parquet_among_others(tmp_path: Path, damage: str, place: str, reason: str):
     path = tmp_path / "x.parquet"
     pl.DataFrame({"text": [f"text number {i}" for i in range(2000)]}).write_parquet(path)
     data = bytearray(path.read_bytes())
@@ -71,10 +80,48 @@ def test_a_corrupt_parquet_among_others(tmp_path: Path, damage: str):
     else:
         data = bytearray(b"this is no parquet file at all")
     path.write_bytes(data)
-    reason = "empty" if damage == "empty" else "corrupt"
-    assert told(Parquet(str(path))) == [(f"x.parquet#{reason}", "", False, reason)]
+    assert told(Parquet(str(path))) == [(f"x.parquet{place}", "", False, reason)]
     pl.DataFrame({"text": ["sound"]}).write_parquet(tmp_path / "y.parquet")
     assert [row[1:] for row in told(Parquet(str(tmp_path)))] == [("", False, reason), ("sound", True, None)]
+
+
+def test_a_damaged_page_costs_no_other_rows(tmp_path: Path):
+    path = tmp_path / "x.parquet"
+    texts = [f"text number {i} {hash_of(i)}" for i in range(1000)]
+    pl.DataFrame({"text": texts}).write_parquet(path, row_group_size=100, compression="uncompressed")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"text number 450 ")
+    data[at - 4 : at] = b"\xff\xff\xff\x7f"  # the length of the text
+    path.write_bytes(data)
+    found = read(Parquet(str(path)))
+    (lost,) = found.filter(~pl.col("keep")).select("id", "reason", "score").rows()
+    assert lost == ("x.parquet:400-499", "corrupt", 100.0)
+    assert found.filter("keep")["text"].to_list() == texts[:400] + texts[500:]
+
+
+def hash_of(number: int) -> str:
+    """Makes texts different enough for no dictionary to be kept of them."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("bad", [{0}, {999}, {3, 4, 5, 600}, {17, 19}])
+def test_rows_that_are_not_utf8_cost_no_others(tmp_path: Path, bad: set[int]):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = [b"caf\xe9" if i in bad else f"text number {i}".encode() for i in range(1000)]
+    column = pa.array(texts, pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": column}), tmp_path / "x.parquet", use_dictionary=False)
+    found = read(Parquet(str(tmp_path / "x.parquet")))
+    lost = {number for one in found.filter(~pl.col("keep"))["id"] for number in places(one)}
+    assert lost == bad
+    assert found["reason"].drop_nulls().unique().to_list() == ["corrupt"]
+    sound = [f"x.parquet:{i}" for i in range(1000) if i not in bad]
+    assert found.filter("keep")["id"].to_list() == sound
+
+
+def places(name: str) -> range:
+    """The rows that an id means."""
+    first, _, last = name.rpartition(":")[2].partition("-")
+    return range(int(first), int(last or first) + 1)
 
 
 def test_parquet_of_mixed_schemas_and_wrong_columns(tmp_path: Path):

@@ -189,6 +189,29 @@ def test_odd_names_in_a_folder(tmp_path: Path):
     assert rows.filter(~pl.col("keep"))["reason"].to_list() == ["unreadable"]
 
 
+@pytest.mark.parametrize("reader", [TextFiles, JsonLines, CsvFiles, Parquet])
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch, reader: type):
+    (tmp_path / "closed").mkdir()
+    content = "text\nx\n" if reader is CsvFiles else '{"text": "x"}'
+    sound = tmp_path / f"a{reader.suffixes[0]}"
+    sound.write_text(content)
+    if reader is Parquet:
+        pl.DataFrame({"text": ["x"]}).write_parquet(sound)
+    opened = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = read(reader(str(tmp_path)))
+    assert found.filter(pl.col("reason") == "unreadable")["id"].to_list() == ["closed#unreadable"]
+    assert found.filter(~pl.col("id").str.starts_with("closed")).height == 1
+    with pytest.raises(ConfigError, match="may not be read"):
+        reader(str(tmp_path / "closed"))
+
+
 def test_documents_without_text_fill_a_frame_too():
     made = (Document(f"x:{number}", "", "x", "text") for number in range(60_000))
     heights = [frame.height for frame in batched(made)]
