@@ -32,8 +32,17 @@ TEMPLATES = {
 MAX_UNCLOSED = 500
 """Brackets or tags that nothing closes: on more of them the parser's time would grow with their square."""
 OPEN_TAG = re.compile(r"<[a-zA-Z][^<>]*(?=<|\Z)")
-OPEN_LINK = re.compile(r"(?<!\[)\[(?:[a-zA-Z]+:|//)")
-START_TAG = re.compile(r"<(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>")
+PAIRS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?P<open>\{\{)|\}\}",
+        r"(?P<open>\[\[)|\]\]",
+        r"(?P<open>\{\|)|\|\}",
+        r"(?P<open>(?<!\[)\[(?:[a-zA-Z]+:|//))|(?P<other>\]\])|\]",
+        r"(?P<open><(?!br|hr|li|wbr|p\b)[a-zA-Z][^<>/]*>)|</",
+    )
+)
+"""What opens something and what closes it: templates, links, tables, links outside, tags."""
 
 HEADING = "\x1e"
 """Our mark of a line that is one; taken out of the page's own characters."""
@@ -69,11 +78,18 @@ def plain_text(markup: str, dropped: Set[str] = frozenset({"file", "image", "cat
 
 
 def _unclosed(markup: str) -> int:
-    pairs = (("{{", "}}"), ("[[", "]]"), ("{|", "|}"))
-    tags = len(START_TAG.findall(markup)) - markup.count("</")
-    links = len(OPEN_LINK.findall(markup)) - markup.count("]") + 2 * markup.count("]]")
-    others = (markup.count(opening) - markup.count(closing) for opening, closing in pairs)
-    return max(tags, len(OPEN_TAG.findall(markup)), links, *others)
+    return max(len(OPEN_TAG.findall(markup)), *(_left_open(markup, pair) for pair in PAIRS))
+
+
+def _left_open(markup: str, pair: re.Pattern[str]) -> int:
+    """Openings that nothing behind them closes; what closes nothing makes up for none."""
+    left = 0
+    for found in pair.finditer(markup):
+        if found.lastgroup == "open":
+            left += 1
+        elif found.lastgroup is None:
+            left = max(0, left - 1)
+    return left
 
 
 def _words(tree: Any, dropped: Set[str]) -> Iterator[str]:

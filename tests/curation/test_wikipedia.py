@@ -103,3 +103,12 @@ def test_what_nothing_closes_is_not_parsed(markup: str):
     assert plain_text(markup * 1600) is None
     assert plain_text(f"a {markup}") is not None
     assert plain_text("[[File:a|[http://b c]]][[d:e]]" * 600) is not None
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("{{", "}}"), ("[[", "]]"), ("{|", "|}"), ("[http://b ", "]"), ("<b>", "</b>")],
+)
+def test_what_closes_nothing_makes_up_for_no_opening(opening: str, closing: str):
+    assert plain_text(f"{closing} " * 600 + f"{opening}a " * 600) is None
+    assert plain_text(f"{opening}a {closing} " * 600) is not None
