@@ -137,7 +137,9 @@ class Progress:
         if error is not None or self._display.quiet:
             return
         if self._is_line or self._bars is not None or seconds >= 2:
-            fields = f", {_text(self._fields)}" if self._fields else ""
-            count = f"{self._done:,} {self._unit} in {duration(seconds)}"
-            pace = _pace(self._done, seconds, self._unit)
-            self._display.say(f"{self._description}: {count}, {pace}{fields}")
+            told = [duration(seconds)]
+            if self._done:  # it need not be known how much of it there is
+                pace = _pace(self._done, seconds, self._unit)
+                told = [f"{self._done:,} {self._unit} in {duration(seconds)}", pace]
+            shown = [_text(self._fields)] if self._fields else []
+            self._display.say(f"{self._description}: {', '.join(told + shown)}")

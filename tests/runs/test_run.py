@@ -167,6 +167,14 @@ def test_short_work_says_nothing_in_a_log() -> None:
     assert stream.getvalue() == ""
 
 
+def test_work_whose_parts_nobody_counts() -> None:
+    stream = io.StringIO()
+    display = Display(console=Console(file=stream, force_terminal=True, width=160))
+    with Progress(display, "decide", None, "shards"):
+        pass
+    assert stream.getvalue().splitlines()[-1].endswith("decide: 0 s")
+
+
 def test_bars_on_a_terminal_nest_and_leave_a_line() -> None:
     stream = io.StringIO()
     display = Display(console=Console(file=stream, force_terminal=True, width=160))
