@@ -22,23 +22,25 @@ _BLANK = re.compile(r"\n\s*\n")
 
 def measure(texts: Sequence[str]) -> NDArray[np.float64]:
     """One row a text, one column a measure."""
-    found = np.zeros((len(texts), len(MEASURES)))
-    for row, text in enumerate(texts):
-        lines = _parts(text.split("\n"))
-        if len(set(lines)) == len(lines):
-            continue  # without a line twice there is no paragraph twice
-        found[row, :2] = _repeated(lines)
-        found[row, 2:] = _repeated(_parts(_BLANK.split(text)))
-    return found
+    found = [measure_lines(text, parts(text.split("\n"))) for text in texts]
+    return np.array(found).reshape(-1, len(MEASURES))
 
 
-def _parts(parts: Sequence[str]) -> list[str]:
-    return [stripped for part in parts if (stripped := part.strip())]
+def measure_lines(text: str, lines: Sequence[str]) -> tuple[float, ...]:
+    """The measures of one text whose `parts` by lines are known."""
+    if len(set(lines)) == len(lines):
+        return 0.0, 0.0, 0.0, 0.0  # without a line twice there is no paragraph twice
+    return *_repeated(lines), *_repeated(parts(_BLANK.split(text)))
 
 
-def _repeated(parts: Sequence[str]) -> tuple[float, float]:
-    unique = set(parts)
-    if len(unique) == len(parts):
+def parts(pieces: Sequence[str]) -> list[str]:
+    """The pieces that are not blank, without the spaces around them."""
+    return [stripped for piece in pieces if (stripped := piece.strip())]
+
+
+def _repeated(pieces: Sequence[str]) -> tuple[float, float]:
+    unique = set(pieces)
+    if len(unique) == len(pieces):
         return 0.0, 0.0
-    total = sum(map(len, parts))
-    return (len(parts) - len(unique)) / len(parts), (total - sum(map(len, unique))) / total
+    total = sum(map(len, pieces))
+    return (len(pieces) - len(unique)) / len(pieces), (total - sum(map(len, unique))) / total

@@ -21,6 +21,8 @@ from llm.types import ConfigError
 if TYPE_CHECKING:
     from polars._typing import PolarsDataType
 
+BULLETS = frozenset("-*•‣▪◦")
+ELLIPSES = ("...", "…")
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -104,14 +106,15 @@ class GopherQuality:
 
     def tag_key(self) -> object:
         """No bound has a part in what is measured."""
-        return ["gopher_quality", 1]
+        return ["gopher_quality", 2]
 
     def tag(self, texts: pl.Series) -> pl.DataFrame:
         """Every measure of every text."""
         listed = texts.to_list()
         n_words, n_tokens, n_alphabetic, n_chars = _count_words(listed)
         counted = texts.to_frame("text").select(_counts(pl.col("text")))
-        hashes, ellipses, lines, bullets, open_ends, stops = (column.to_numpy() for column in counted)
+        hashes, ellipses, stops = (column.to_numpy() for column in counted)
+        lines, bullets, open_ends, *repeated = np.array([_lines(text) for text in listed]).reshape(-1, 7).T
         columns = [
             n_words,
             share(n_chars, n_words),
@@ -121,7 +124,7 @@ class GopherQuality:
             share(open_ends, lines),
             share(n_alphabetic, n_tokens),
             stops,
-            *duplicate_lines.measure(listed).T,
+            *repeated,
         ]
         return pl.DataFrame(dict(zip(_ATTRIBUTES, columns, strict=True)), schema=dict(self.attributes))
 
@@ -181,15 +184,20 @@ def _count_words(texts: Sequence[str]) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.concatenate([none, *parts]) for parts in zip(*found, strict=True)) or (none,) * 4
 
 
+def _lines(text: str) -> tuple[float, ...]:
+    """Lines with something in them, bullets, ellipses at line ends; the measures of `duplicate_lines`."""
+    lines = duplicate_lines.parts(text.split("\n"))
+    bullets = sum([line[0] in BULLETS for line in lines])
+    open_ends = sum([line.endswith(ELLIPSES) for line in lines])
+    return len(lines), bullets, open_ends, *duplicate_lines.measure_lines(text, lines)
+
+
 def _counts(text: pl.Expr) -> list[pl.Expr]:
-    """`#`, ellipses, lines with something in them, bullets, ellipses at line ends, different stop words."""
+    """`#`, ellipses, different stop words."""
     # the boundary of ASCII is the one that regular expressions find without looking back
     stops = (text.str.contains(rf"(?i)(?-u:\b){stop}(?-u:\b)").cast(pl.Int64) for stop in STOP_WORDS)
     return [
         text.str.count_matches("#", literal=True).alias("hashes"),
         text.str.count_matches(r"\.\.\.|…").alias("ellipses"),
-        text.str.count_matches(r"\S[^\n]*").alias("lines"),
-        text.str.count_matches(r"(?m)^[^\S\n]*[-*•‣▪◦]").alias("bullets"),
-        text.str.count_matches(r"(?m)(?:\.\.\.|…)[^\S\n]*$").alias("open_ends"),
         pl.sum_horizontal(stops).alias("stops"),
     ]

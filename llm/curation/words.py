@@ -76,10 +76,10 @@ class Words:
         # most tokens show by their first character; only the others are looked through
         left = np.flatnonzero(~found & (self.ends - self.starts > 1))
         if left.size:
-            places = np.flatnonzero(table[self.classes])
-            after = np.searchsorted(places, self.starts[left])
-            within = np.append(places, self.classes.size)[after] < self.ends[left]
-            found[left] = within
+            sizes = (self.ends - self.starts)[left]
+            begins = np.cumsum(sizes) - sizes
+            places = np.arange(sizes.sum()) + np.repeat(self.starts[left] - begins, sizes)
+            found[left] = np.logical_or.reduceat(table[self.classes[places]], begins)
         return found
 
 
@@ -169,27 +169,29 @@ def _ends_abbreviation(codes: Codes, classes: Classes, places: Places) -> Flags:
 
 def _unit_starts(codes: Codes, classes: Classes) -> Places:
     """Where a unit begins that is written close behind its number, as in `30mph`."""
-    places = np.flatnonzero((classes[:-1] == DIGIT) & _is_letter(classes[1:]))
+    digits = np.flatnonzero(classes[:-1] == DIGIT)
+    places = digits[_is_letter(classes[digits + 1])]
     return places[_known(codes, places, 1, _UNITS)] + 1
 
 
 def _known(codes: Codes, places: Places, step: int, words: str) -> Flags:
     """Whether the letters next to each place, before it (`step` -1) or behind it (1), are one of `words`."""
-    spelled = np.zeros(places.size, np.uint64)  # up to eight letters of ASCII in one number
-    going = np.ones(places.size, np.bool_)
-    for distance in range(1, 9):
-        code = codes[np.clip(places + step * distance, 0, codes.size - 1)]
-        going &= ((code | 32) >= ord("a")) & ((code | 32) <= ord("z"))
-        spelled[going] = (spelled[going] << np.uint64(8)) | code[going]
-    keys = _keys(words, step)
-    found: Flags = keys[np.searchsorted(keys, spelled).clip(max=keys.size - 1)] == spelled
+    keys, length = _keys(words, step)
+    near = places[:, None] + step * np.arange(1, length + 2)  # one more than a word: there it has to end
+    letters = codes[np.minimum(np.maximum(near, 0), codes.size - 1)]
+    going = (letters | np.uint32(32)) - np.uint32(ord("a")) < 26
+    spelled = np.zeros((places.size, 8), np.uint8)  # up to eight letters of ASCII are one number
+    spelled[:, : length + 1] = letters * np.logical_and.accumulate(going, axis=1)
+    numbers = spelled.view("<u8").ravel()
+    found: Flags = keys[np.searchsorted(keys, numbers).clip(max=keys.size - 1)] == numbers
     return found
 
 
 @lru_cache(maxsize=2)
-def _keys(words: str, step: int) -> NDArray[np.uint64]:
-    spelled = (int.from_bytes(word[::step].encode(), "big") for word in words.split())
-    return np.array(sorted(spelled), np.uint64)
+def _keys(words: str, step: int) -> tuple[NDArray[np.uint64], int]:
+    """The words as numbers, from the letter on that is met first, and how long the longest is."""
+    spelled = (int.from_bytes(word[::step].encode(), "little") for word in words.split())
+    return np.array(sorted(spelled), np.uint64), max(map(len, words.split()))
 
 
 def _is_letter(classes: Classes) -> Flags:
