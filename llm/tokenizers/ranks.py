@@ -64,8 +64,9 @@ PATTERNS: Mapping[tuple[str, ...], str] = {
 ENOUGH_CHARACTERS = 1 << 18
 """In a batch: below, the proof costs more than it gains."""
 
-MOST_CHARACTERS = 1 << 19
-"""In a text: tiktoken's regular expressions keep a stack, of a million places, for a run of white space."""
+MOST_SPACES = 1 << 19
+"""In a row: tiktoken's regular expressions keep a stack, of a million places, for a run of white space."""
+TOO_MANY_SPACES = re.compile(rf"(?<!\s)\s{{{MOST_SPACES},}}")
 
 SAMPLE_CHARACTERS = 1 << 16
 
@@ -119,8 +120,7 @@ class RankedPairs:
     ) -> None:
         self._backend, self._encoding, self._only_ascii = backend, encoding, only_ascii
         missing = [value for value in range(256) if bytes([value]) not in encoding._mergeable_ranks]
-        apart = [*kept, *(chr(value) for value in missing if value < 0x80)]
-        self._apart = re.compile("|".join(map(re.escape, apart)) or "(?!)")
+        self._apart = [*kept, *(chr(value) for value in missing if value < 0x80)]
         rule = json.loads(backend.to_str())["pre_tokenizer"]
         self._characters = Characters(rule, encoding._pat_str, frozenset(missing))
         self._sampled = False
@@ -144,8 +144,8 @@ class RankedPairs:
         if not self._only_ascii:
             doubtful = self._characters.doubtful([text for text in texts if not text.isascii()])
         return [
-            len(text) <= MOST_CHARACTERS
-            and not self._apart.search(text)
+            (len(text) < MOST_SPACES or not TOO_MANY_SPACES.search(text))
+            and not any(one in text for one in self._apart)
             and (text.isascii() or not (self._only_ascii or (doubtful and not doubtful.isdisjoint(text))))
             for text in texts
         ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,17 @@ from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, t
 
 from llm.tokenizers import ranks
 from llm.tokenizers.exchange import byte_alphabet
-from llm.tokenizers.ranks import GPT2, LLAMA3, ONE_DIGIT, QWEN2, Characters, Encoder, RankedPairs, proven
+from llm.tokenizers.ranks import (
+    GPT2,
+    LLAMA3,
+    ONE_DIGIT,
+    PATTERNS,
+    QWEN2,
+    Characters,
+    Encoder,
+    RankedPairs,
+    proven,
+)
 
 SOURCES = [
     Path(file).read_text() for file in sorted(Path(__file__).parents[1].glob("tokenizers/test_[b-h]*.py"))
@@ -205,21 +216,34 @@ def test_bytes_that_the_vocabulary_lacks() -> None:
     assert ranked.encode_batch(texts) == ids(lacking, texts)
 
 
-def test_texts_in_doubt_go_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_in_doubt_go_to_the_library() -> None:
     backend = made()
     backend.add_tokens([AddedToken("<think>", normalized=False)])
     composing = made()
     composing.normalizer = normalizers.NFC()
-    monkeypatch.setattr(ranks, "MOST_CHARACTERS", 50)
-    texts = ["a <think> b", "plain", "cafe\u0301", "x" * 51, ""]
+    many = " \n" * (ranks.MOST_SPACES // 2)
+    texts = ["a <think> b", "plain", "cafe\u0301", f"a{many}b", f"a{many[1:]}b", " a" * ranks.MOST_SPACES, ""]
     for one, safe in (
-        (backend, [False, True, True, False, True]),
-        (composing, [True, True, False, False, True]),
+        (backend, [False, True, True, False, True, True, True]),
+        (composing, [True, True, False, False, True, True, True]),
     ):
         ranked = proven(one)
         assert ranked is not None
         assert ranked._safe(texts) == safe
         assert ranked.encode_batch(texts) == ids(one, texts)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS.values())
+def test_long_words_of_any_kind_are_no_burden(pattern: str) -> None:
+    encoding = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=one_byte_each(), special_tokens={})
+    for character in ("a", "1", ".", "'", "é", "世"):
+        text = character * (1 << 20)
+        assert len(encoding.encode_ordinary(text)) == len(text.encode())
+
+
+def one_byte_each() -> dict[bytes, int]:
+    """Ranks of a vocabulary that joins nothing."""
+    return {bytes([value]): value for value in range(256)}
 
 
 def test_a_character_of_which_the_tables_differ_is_found() -> None:
