@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
+from llm.curation.characters import Decoder
 from llm.curation.documents import EXCERPT_CHARS, FRAME_CHARS, SCHEMA, Document
 from llm.curation.files import FIELDS, PART_BYTES, Bytes, Columns, Piece, find
 from llm.curation.streams import Unreadable, blocks
 from llm.types import ConfigError
 
-FIRST_ROWS = 16
+FIRST_ROWS, ROWS_OF_BYTES = 16, 64
 """Few, for nothing tells what they weigh before they are read."""
 BROKEN = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What polars raises for damaged files; it panics over some pages, and that is no `Exception`."""
@@ -26,9 +28,9 @@ TEXTS = (pl.String, pl.Categorical, pl.Enum)
 class Parquet(Columns):
     """Parquet files: a file, a folder or a glob pattern, read by polars in ranges of rows.
 
-    Arguments as in `llm.curation.files.Columns`. Rows that cannot be read, such as one that is not UTF-8, are
-    told of as `corrupt`, those that follow each other together with their number as the score, and cost no
-    others. A file without the column of the text is told of once, as `no_text`.
+    Arguments as in `llm.curation.files.Columns`. Rows that cannot be read are told of as `corrupt`, those
+    that follow each other together with their number as the score, and cost no others. Texts that are no
+    UTF-8 are decoded. A file without the column of the text is told of once, as `no_text`.
     """
 
     suffixes = (".parquet",)
@@ -125,10 +127,33 @@ class Parquet(Columns):
             elif n_rows > 1:
                 n_rows //= 2
             else:
-                after = rows.after_damage(at, stop)
-                place = at if after == at + 1 else f"{at}-{after - 1}"
-                yield self.reject(piece, "corrupt", "", place, after - at)
+                after = at
+                if "UTF-8" in rows.complaint:
+                    after = yield from self._undecoded(piece, at, stop)
+                if after == at:
+                    after = rows.after_damage(at, stop)
+                    yield self._lost(piece, at, after)
                 at = after
+
+    def _undecoded(self, piece: Piece, start: int, stop: int) -> Generator[Document, None, int]:
+        """Rows of which polars refuses some because their text is no UTF-8; returns how far it came."""
+        decoder, at = Decoder(), start
+        try:
+            for row in bytes_of_rows(piece.path, self.wanted.values(), start, stop):
+                reason = None
+                for column, value in row.items():
+                    if isinstance(value, bytes):
+                        row[column], why = decoder.decode(value)
+                        reason = why if column == self.text else reason
+                yield self.row(piece, at, row, "", reason)
+                at += 1
+        except (ValueError, OSError):  # those of Arrow are such
+            pass
+        return at
+
+    def _lost(self, piece: Piece, start: int, stop: int) -> Document:
+        place = start if stop == start + 1 else f"{start}-{stop - 1}"
+        return self.reject(piece, "corrupt", "", place, stop - start)
 
     def _columns(self, schema: pl.Schema) -> list[pl.Expr]:
         """The text, and what rows say of themselves where it can be written as one."""
@@ -167,12 +192,14 @@ class _Rows:
 
     def __init__(self, scan: pl.LazyFrame) -> None:
         self._scan = scan
+        self.complaint = ""  # of the rows that were asked for last and could not be read
 
     def take(self, start: int, n_rows: int) -> pl.DataFrame | None:
         """These rows; None if one of them cannot be read."""
         try:
             return self._scan.slice(start, n_rows).collect()
-        except BROKEN:
+        except BROKEN as error:
+            self.complaint = str(error)
             return None
 
     def after_damage(self, bad: int, stop: int) -> int:
@@ -188,6 +215,41 @@ class _Rows:
             else:
                 good = middle
         return good
+
+
+def bytes_of_rows(path: Path, columns: Iterable[str], start: int, stop: int) -> Iterator[dict[str, Any]]:
+    """These columns of these rows by pyarrow, which hands over texts as the bytes that they are.
+
+    Raises:
+        ValueError, OSError: a row cannot be read; those before it have been given.
+    """
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(path)
+    names = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+    at = 0
+    for group in range(file.num_row_groups):
+        n_rows = file.metadata.row_group(group).num_rows
+        if at + n_rows <= start:
+            at += n_rows
+            continue
+        for batch in file.iter_batches(ROWS_OF_BYTES, row_groups=[group], columns=names):
+            first, last = max(start, at), min(stop, at + batch.num_rows)
+            part = batch.slice(first - at, max(0, last - first))
+            values = [_as_bytes(part.column(name)).to_pylist() for name in names]
+            yield from (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+            at += batch.num_rows
+            if at >= stop:
+                return
+
+
+def _as_bytes(array: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    binary = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}
+    return array.cast(binary[array.type]) if array.type in binary else array
 
 
 def _judged(taken: pl.DataFrame, too_large: pl.Expr, nul: pl.Expr) -> pl.DataFrame:

@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llm.curation import files
@@ -104,24 +106,36 @@ def hash_of(number: int) -> str:
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
+@pytest.mark.parametrize("dictionary", [False, True])
 @pytest.mark.parametrize("bad", [{0}, {999}, {3, 4, 5, 600}, {17, 19}])
-def test_rows_that_are_not_utf8_cost_no_others(tmp_path: Path, bad: set[int]):
-    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+def test_texts_that_are_not_utf8_are_decoded(tmp_path: Path, bad: set[int], dictionary: bool):
     texts = [b"caf\xe9" if i in bad else f"text number {i}".encode() for i in range(1000)]
-    column = pa.array(texts, pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": column}), tmp_path / "x.parquet", use_dictionary=False)
+    kinds = [b"caf\xe9" if i == 7 else None for i in range(1000)]
+    columns = {"text": pa.array(texts, pa.binary()).view(pa.string()), "n": range(1000)}
+    columns |= {"kind": pa.array(kinds, pa.binary()).view(pa.string()), "nested": [[1]] * 1000}
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table(columns), path, use_dictionary=dictionary, row_group_size=300)
+    found = read(Parquet(str(path), id="n", domain_column="kind", licence_column="nested"))
+    assert found["id"].to_list() == [str(i) for i in range(1000)]
+    assert found["keep"].all()
+    assert found["text"].to_list() == ["café" if i in bad else f"text number {i}" for i in range(1000)]
+    assert [i for i, reason in enumerate(found["reason"]) if reason == "reencoded"] == sorted(bad)
+    assert found["domain"].to_list() == ["café" if i == 7 else "text" for i in range(1000)]
+
+
+def test_what_pyarrow_cannot_read_either(tmp_path: Path, monkeypatch):
+    def refuse(*_: object):
+        raise pa.ArrowInvalid
+
+    texts = [b"caf\xe9" if i == 5 else b"plain" for i in range(9)]
+    table = pa.table({"text": pa.array(texts, pa.binary()).view(pa.string())})
+    pq.write_table(table, tmp_path / "x.parquet", use_dictionary=False)
+    monkeypatch.setattr("llm.curation.parquet.bytes_of_rows", refuse)
     found = read(Parquet(str(tmp_path / "x.parquet")))
-    lost = {number for one in found.filter(~pl.col("keep"))["id"] for number in places(one)}
-    assert lost == bad
-    assert found["reason"].drop_nulls().unique().to_list() == ["corrupt"]
-    sound = [f"x.parquet:{i}" for i in range(1000) if i not in bad]
-    assert found.filter("keep")["id"].to_list() == sound
-
-
-def places(name: str) -> range:
-    """The rows that an id means."""
-    first, _, last = name.rpartition(":")[2].partition("-")
-    return range(int(first), int(last or first) + 1)
+    assert found.filter(~pl.col("keep")).select("id", "reason", "score").rows() == [
+        ("x.parquet:5", "corrupt", 1.0)
+    ]
+    assert found.filter("keep").height == 8
 
 
 def test_parquet_of_mixed_schemas_and_wrong_columns(tmp_path: Path):
