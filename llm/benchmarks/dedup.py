@@ -190,7 +190,7 @@ def _write(texts: Sequence[str], folder: Path) -> list[tuple[Path, pl.DataFrame]
     shards = []
     for number, frame in enumerate(documents.iter_slices(SHARD_DOCUMENTS)):
         path = folder / f"{number:05}.parquet"
-        frame.write_parquet(path)
+        frame.write_parquet(path, compression="lz4", statistics=False)
         shards.append((path, frame))
     return shards
 

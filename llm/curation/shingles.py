@@ -103,10 +103,13 @@ class Shingler:
             lengths = lengths - (lengths > 0)  # without the space behind the last run
         counts = np.where(lengths > 0, np.maximum(lengths - self.length + 1, 1), 0)
         ends = np.cumsum(counts)
-        shift = first[:-1] - (ends - counts)
-        begin = np.arange(counts.sum()) + np.repeat(shift, counts)
-        end = np.minimum(begin + self.length, np.repeat(first[:-1] + lengths, counts))
-        return Shingles(_spans(units, begin, end), ends)
+        starts = ends - counts
+        begin = np.arange(counts.sum()) + np.repeat(first[:-1] - starts, counts)
+        hashes = _windows(units, self.length, begin)
+        short = (lengths > 0) & (lengths < self.length)
+        if short.any():
+            hashes[starts[short]] = _spans(units, first[:-1][short], (first[:-1] + lengths)[short])
+        return Shingles(hashes, ends)
 
 
 def batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -180,15 +183,34 @@ def _characters(codes: NDArray[np.uint32], kinds: NDArray[np.uint8]) -> tuple[Ha
     return np.where(inside, codes, ord(" "))[places].astype(np.uint64), places
 
 
+def _windows(values: NDArray[np.unsignedinteger], length: int, starts: Places) -> Hashes:
+    """Hashes of the spans of this length from `starts` on; of those that go beyond the end, anything.
+
+    As `_spans`, and quicker: all windows side by side need no looking up.
+    """
+    if len(values) < length:
+        return np.zeros(len(starts), np.uint64)
+    sums, inverses = _sums(values)
+    found = sums[length:] - sums[:-length]
+    found *= inverses[: len(found)]
+    return mix(found).take(starts, mode="clip")
+
+
 def _spans(values: NDArray[np.unsignedinteger], starts: Places, ends: Places) -> Hashes:
     """Hashes of the spans from `starts` up to `ends` (not with it)."""
-    powers, inverses = _powers(len(values))
-    sums = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(values * powers, out=sums[1:])
+    sums, inverses = _sums(values)
     found = sums[ends]
     found -= sums[starts]
     found *= inverses.take(starts)  # as if each span stood at place 0
     return mix(found)
+
+
+def _sums(values: NDArray[np.unsignedinteger]) -> tuple[Hashes, Hashes]:
+    """The polynomial in all values before each place, and what brings one that starts there to place 0."""
+    powers, inverses = _powers(len(values))
+    sums = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values * powers, out=sums[1:])
+    return sums, inverses
 
 
 def _powers(size: int) -> tuple[Hashes, Hashes]:
