@@ -29,8 +29,8 @@ class Parquet(Columns):
     """Parquet files: a file, a folder or a glob pattern, read by polars in ranges of rows.
 
     Arguments as in `llm.curation.files.Columns`. Rows that cannot be read are told of as `corrupt`, those
-    that follow each other together with their number as the score, and cost no others. Texts that are no
-    UTF-8 are decoded. A file without the column of the text is told of once, as `no_text`.
+    that follow each other together with their number as the score, and cost no pages but theirs. Texts that
+    are no UTF-8 are decoded. A file without the column of the text is told of once, as `no_text`.
     """
 
     suffixes = (".parquet",)
@@ -137,6 +137,8 @@ class Parquet(Columns):
 
     def _undecoded(self, piece: Piece, start: int, stop: int) -> Generator[Document, None, int]:
         """Rows of which polars refuses some because their text is no UTF-8; returns how far it came."""
+        from pyarrow import ArrowException
+
         decoder, at = Decoder(), start
         try:
             for row in bytes_of_rows(piece.path, self.wanted.values(), start, stop):
@@ -147,7 +149,7 @@ class Parquet(Columns):
                         reason = why if column == self.text else reason
                 yield self.row(piece, at, row, "", reason)
                 at += 1
-        except (ValueError, OSError):  # those of Arrow are such
+        except (ArrowException, OSError):
             pass
         return at
 
@@ -203,7 +205,10 @@ class _Rows:
             return None
 
     def after_damage(self, bad: int, stop: int) -> int:
-        """The row behind those from `bad` on that cannot be read: in few tries, for a page goes whole."""
+        """The row behind those from `bad` on that cannot be read: in few tries, for a page goes whole.
+
+        Between two tries that fail no row is tried, so a sound one among bad ones may be given up with them.
+        """
         distance = 1
         while bad + distance < stop and self.take(bad + distance, 1) is None:
             bad, distance = bad + distance, 2 * distance
@@ -221,7 +226,7 @@ def bytes_of_rows(path: Path, columns: Iterable[str], start: int, stop: int) -> 
     """These columns of these rows by pyarrow, which hands over texts as the bytes that they are.
 
     Raises:
-        ValueError, OSError: a row cannot be read; those before it have been given.
+        ArrowException, OSError: a row cannot be read; those before it have been given.
     """
     import pyarrow.parquet as pq
 

@@ -114,7 +114,8 @@ class GopherQuality:
         n_words, n_tokens, n_alphabetic, n_chars = _count_words(listed)
         counted = texts.to_frame("text").select(_counts(pl.col("text")))
         hashes, ellipses, stops = (column.to_numpy() for column in counted)
-        lines, bullets, open_ends, *repeated = np.array([_lines(text) for text in listed]).reshape(-1, 7).T
+        by_line = np.array([_lines(text) for text in listed]).reshape(-1, 3 + len(duplicate_lines.MEASURES))
+        lines, bullets, open_ends, *repeated = by_line.T
         columns = [
             n_words,
             share(n_chars, n_words),

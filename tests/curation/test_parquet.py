@@ -123,9 +123,10 @@ def test_texts_that_are_not_utf8_are_decoded(tmp_path: Path, bad: set[int], dict
     assert found["domain"].to_list() == ["café" if i == 7 else "text" for i in range(1000)]
 
 
-def test_what_pyarrow_cannot_read_either(tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("failure", [pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError])
+def test_what_pyarrow_cannot_read_either(tmp_path: Path, monkeypatch, failure: type[Exception]):
     def refuse(*_: object):
-        raise pa.ArrowInvalid
+        raise failure
 
     texts = [b"caf\xe9" if i == 5 else b"plain" for i in range(9)]
     table = pa.table({"text": pa.array(texts, pa.binary()).view(pa.string())})
